@@ -1,0 +1,1 @@
+"""Hardware-aware neural architecture search under a hard latency limit."""

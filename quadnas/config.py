@@ -1,0 +1,131 @@
+"""YAML files -> frozen, validated models; an error names the file, the key and the nearest valid one."""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from quadnas.errors import ConfigError
+from quadnas.registry import did_you_mean
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+
+
+class Settings(BaseModel):
+    """Base of everything read from a user's file: keyword-only, frozen, no unknown keys, no silent casts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 safe loader without aliases and duplicate keys, which reads 1e-3 as a number."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"nested deeper than {MAX_DEPTH} levels", event.start_mark
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", node.value[position][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain data from YAML text; ``source`` names it in errors. Raises ConfigError."""
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{source}: larger than {MAX_BYTES} bytes, which no settings file needs")
+    try:
+        # _Loader is a SafeLoader
+        return yaml.load(text, _Loader)  # noqa: S506
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not a valid YAML file: {' '.join(str(error).split())}") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a user's file; raises ConfigError if it is missing, unreadable or not UTF-8."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes, which no settings file needs")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"cannot read {path}: {reason}") from None
+
+
+def read_settings(path: Path, model: type[S]) -> S:
+    """Read and validate one YAML file as ``model``; raises ConfigError naming file, key and what is allowed."""
+    return validated(parse_yaml(read_text(path), str(path)), model, str(path))
+
+
+def validated(data: Any, model: type[S], source: str) -> S:
+    """Validate plain data as ``model``; raises ConfigError naming ``source`` and every offending key."""
+    try:
+        return model.model_validate(_tuples(data))
+    except ValidationError as error:
+        problems = "; ".join(_explain(item, model) for item in error.errors())
+        raise ConfigError(f"{source}: {problems}") from None
+
+
+def write_yaml(settings: Settings) -> str:
+    """YAML text that ``read_settings`` reads back to an equal model; keys keep their declared order."""
+    data = settings.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(data, sort_keys=False, width=110, default_flow_style=None)
+
+
+def _tuples(data: Any) -> Any:
+    """Lists as tuples: frozen models hold tuples, and strict validation takes nothing else for them."""
+    if isinstance(data, dict):
+        return {key: _tuples(value) for key, value in data.items()}
+    return tuple(_tuples(item) for item in data) if isinstance(data, list) else data
+
+
+def _explain(item: Any, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "the file"
+    if item["type"] == "extra_forbidden":
+        allowed = _fields_at(model, item["loc"][:-1])
+        return f"unknown key {where!r}" + (f"; {did_you_mean(str(item['loc'][-1]), allowed)}" if allowed else "")
+    if item["type"] == "missing":
+        return f"the key {where!r} is missing"
+    return f"{where}: {item['msg']}, not {item['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the model at a location, following nested models and tuples of models."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            annotation: Any = model.model_fields[part].annotation
+            nested = [annotation, *getattr(annotation, "__args__", ())]
+            models = [t for t in nested if isinstance(t, type) and issubclass(t, BaseModel)]
+            if not models:
+                return []
+            model = models[0]
+    return list(model.model_fields)

@@ -1,0 +1,48 @@
+"""Where named files lie: shipped with the package, in the user's $QUADNAS_HOME, or at a path."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from quadnas.errors import ConfigError
+from quadnas.registry import did_you_mean
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_PACKAGE = Path(__file__).parent
+_KINDS = {"search_spaces": "search space", "latency_predictors": "device", "experiments": "experiment"}
+
+
+def _folders(kind: str) -> Iterator[Path]:
+    """Later folders win: the user's own files replace shipped ones of the same name."""
+    bundled = _PACKAGE / "_data" / kind
+    yield bundled if bundled.is_dir() else _PACKAGE.parent / kind
+    if home := os.environ.get("QUADNAS_HOME"):
+        yield Path(home) / kind
+
+
+def available(kind: str) -> dict[str, Path]:
+    """All named entries of ``search_spaces``, ``latency_predictors`` or ``experiments``: name -> path."""
+    entries: dict[str, Path] = {}
+    for folder in _folders(kind):
+        if folder.is_dir():
+            found = (p for p in folder.iterdir() if p.suffix == ".yaml" or (p / "card.yaml").is_file())
+            entries.update((path.stem, path) for path in found if _NAME.fullmatch(path.stem))
+    return dict(sorted(entries.items()))
+
+
+def locate(kind: str, name: str) -> Path:
+    """The file or folder that ``name`` means: a known name, else a path (it has a separator or a suffix).
+
+    Raises ConfigError with the known names. A bare name never leaves the folders of its kind.
+    """
+    entries = available(kind)
+    if name in entries:
+        return entries[name]
+    path = Path(name)
+    if not _NAME.fullmatch(name) and path.exists():
+        return path
+    raise ConfigError(
+        f"no {_KINDS[kind]} {name!r}; {did_you_mean(name, entries)}; "
+        "or give a path such as ./name.yaml, or put your own under $QUADNAS_HOME/" + kind
+    )
