@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
         self.depth += 1
@@ -82,7 +82,7 @@ def read_text(path: Path) -> str:
 
 
 def read_settings(path: Path, model: type[S]) -> S:
-    """Read and validate one YAML file as ``model``; raises ConfigError naming file, key and what is allowed."""
+    """Read and validate one YAML file as ``model``; raises ConfigError naming file and key."""
     return validated(parse_yaml(read_text(path), str(path)), model, str(path))
 
 
@@ -112,7 +112,9 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "the file"
     if item["type"] == "extra_forbidden":
         allowed = _fields_at(model, item["loc"][:-1])
-        return f"unknown key {where!r}" + (f"; {did_you_mean(str(item['loc'][-1]), allowed)}" if allowed else "")
+        return f"unknown key {where!r}" + (
+            f"; {did_you_mean(str(item['loc'][-1]), allowed)}" if allowed else ""
+        )
     if item["type"] == "missing":
         return f"the key {where!r} is missing"
     return f"{where}: {item['msg']}, not {item['input']!r}"

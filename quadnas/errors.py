@@ -34,13 +34,13 @@ class CoverageError(QuadnasError):
     exit_code = 4
 
 
-class EnvironmentFailure(QuadnasError):
+class MachineError(QuadnasError):
     """The machine cannot do it: disk, lock, device, missing optional package (exit 5)."""
 
     exit_code = 5
 
 
-class Interrupted(QuadnasError):
+class Interrupted(QuadnasError):  # noqa: N818
     """The run was asked to stop and has committed its state; it resumes from there (exit 130 or 143)."""
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -8,10 +8,10 @@ class Kernel:
     """One operator as a device runs it.
 
     ``op`` is a fused name in nn-Meter's spelling (``conv-bn-relu``, ``dwconv``, ``fc``, ``add``, ``mul``,
-    ``layernorm``, ``gelu``, ``global-pool`` ...); ``h`` and ``w`` are the input's height and width; ``inputs``
-    holds the channels of every input (one for most operators, several for ``add``, ``mul``, ``concat``);
-    ``kernel`` is the side of the kernel. A fully connected layer over positions is a 1x1 ``conv``; ``fc`` has
-    h = w = 1.
+    ``layernorm``, ``gelu``, ``global-pool`` ...); ``h`` and ``w`` are the height and width of the input;
+    ``inputs`` holds the channels of every input (one for most operators, several for ``add``, ``mul``,
+    ``concat``); ``kernel`` is the side of the kernel. A fully connected layer over positions is a 1x1
+    ``conv``; ``fc`` has h = w = 1.
     """
 
     op: str
