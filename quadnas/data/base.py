@@ -1,0 +1,176 @@
+"""The data contract: a source gives two pools, `load_data` makes of them a data set with a held-out split."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from quadnas.errors import ConfigError
+from quadnas.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+HELD_OUT_SHARE = 0.2
+
+
+class Batch(NamedTuple):
+    """Network input: ``images`` (B, 3, S, S) float32, normalised, channels-last; ``labels`` (B,) int64."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation per RGB channel, on the scale 0..1 (grey: one value three times)."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Split(ABC):
+    """Labelled images that are read by index; ``labels`` is (N,) int64 on the CPU.
+
+    Nothing in a split is random: every random number comes from the generator given to ``batch``.
+    """
+
+    labels: torch.Tensor
+    normalization: Normalization
+
+    lookahead = 0
+    """Batches worth preparing in the background: 0 where images already lie in memory."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def normalized_by(self, normalization: Normalization) -> Self:
+        """The same images under another normalisation, such as that of a model spec."""
+        return replace(self, normalization=normalization)
+
+    @abstractmethod
+    def batch(self, indices: torch.Tensor, *, size: int, generator: torch.Generator | None) -> Batch:
+        """The images at ``indices`` (B,) as ``size`` x ``size`` pixels.
+
+        ``generator`` (on the CPU, whatever the device) draws the augmentation; None means none of it.
+        Raises DataError naming the file that cannot be decoded.
+        """
+
+    @abstractmethod
+    def subset(self, indices: torch.Tensor) -> Self:
+        """The split of the images at ``indices`` (M,), in that order."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """The split whose batches lie on ``device``."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Images to search with and to report on.
+
+    ``held_out`` (for architecture steps) is a fixed, stratified fifth of the training images and no part of
+    ``train``. ``default_train_size`` is in pixels; ``demonstration`` marks data too small for any conclusion;
+    ``note`` says in one sentence what the data are.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    held_out: Split
+    test: Split
+    default_train_size: int
+    demonstration: bool
+    note: str
+
+    @property
+    def normalization(self) -> Normalization:
+        """The normalisation that all splits share."""
+        return self.train.normalization
+
+    def normalized_by(self, normalization: Normalization) -> DataSet:
+        """The same data under another normalisation."""
+        return self._each(lambda split: split.normalized_by(normalization))
+
+    def to(self, device: torch.device) -> DataSet:
+        """The same data, with batches on ``device``."""
+        return self._each(lambda split: split.to(device))
+
+    def _each(self, change: Callable[[Split], Split]) -> DataSet:
+        return replace(self, train=change(self.train), held_out=change(self.held_out), test=change(self.test))
+
+
+@dataclass(frozen=True, eq=False)
+class Pools:
+    """What a source gives: all its training images and its test images; the rest as in ``DataSet``."""
+
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    default_train_size: int
+    note: str
+    demonstration: bool = False
+
+
+class Source(Protocol):
+    """One kind of data; ``argument`` is what follows the colon (``cifar10:PATH``), or None."""
+
+    def check(self, argument: str | None) -> None:
+        """Find what is missing without reading images or importing torch; raises ConfigError."""
+
+    def load(self, argument: str | None, cache: Path) -> Pools:
+        """Read the data; downloads go to ``cache``. Raises ConfigError, DataError, MachineError."""
+
+
+SOURCES: Registry[Source] = Registry("data set", "quadnas.data.sources", "quadnas.data")
+
+
+def check_data(text: str) -> None:
+    """Check that ``text`` names data that are there, without importing torch; raises ConfigError."""
+    source, argument = _parse(text)
+    source.check(argument)
+
+
+def load_data(text: str, *, root: Path | None = None, limit: int | None = None) -> DataSet:
+    """Load the data set called ``text``: a source's name, or ``name:argument`` (such as ``folder:PATH``).
+
+    ``root`` is the cache folder for downloads, by default $QUADNAS_HOME or ~/.cache/quadnas. ``limit`` keeps
+    that many training images (held-out ones included), the first of a fixed stratified order; the test split
+    stays whole. Raises ConfigError (unknown, missing), DataError (corrupt), MachineError (no network).
+    """
+    from quadnas.data.order import stratified_order  # noqa: PLC0415
+
+    source, argument = _parse(text)
+    source.check(argument)
+    home = os.environ.get("QUADNAS_HOME")
+    cache = root or (Path(home) if home else Path.home() / ".cache" / "quadnas")
+    pools = source.load(argument, cache)
+    if limit is not None and limit < 2 * len(pools.classes):
+        raise ConfigError(
+            f"a limit of {limit} training images leaves classes of {text} empty; "
+            f"give at least {2 * len(pools.classes)} (two per class) or no limit"
+        )
+    order = stratified_order(pools.train.labels, (f"held-out/{i}" for i in range(len(pools.train))))[:limit]
+    held_out = round(len(order) * HELD_OUT_SHARE)
+    return DataSet(
+        name=text,
+        classes=pools.classes,
+        train=pools.train.subset(order[held_out:]),
+        held_out=pools.train.subset(order[:held_out]),
+        test=pools.test,
+        default_train_size=pools.default_train_size,
+        demonstration=pools.demonstration,
+        note=pools.note,
+    )
+
+
+def _parse(text: str) -> tuple[Source, str | None]:
+    name, colon, argument = text.partition(":")
+    if colon and not argument:
+        raise ConfigError(f"{text!r} ends in a colon; give a path after it, such as {text}./images")
+    return SOURCES[name], argument or None
