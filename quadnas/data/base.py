@@ -150,12 +150,14 @@ def load_data(text: str, *, root: Path | None = None, limit: int | None = None) 
     home = os.environ.get("QUADNAS_HOME")
     cache = root or (Path(home) if home else Path.home() / ".cache" / "quadnas")
     pools = source.load(argument, cache)
-    if limit is not None and limit < 2 * len(pools.classes):
+    order = stratified_order(pools.train.labels, (f"held-out/{i}" for i in range(len(pools.train))))
+    if limit is not None:
+        order = order[: max(0, limit)]
+    if len(order) < 2 * len(pools.classes):
         raise ConfigError(
-            f"a limit of {limit} training images leaves classes of {text} empty; "
-            f"give at least {2 * len(pools.classes)} (two per class) or no limit"
+            f"{len(order)} training images for the {len(pools.classes)} classes of {text}: "
+            "at least two per class are needed; give more images or a larger limit"
         )
-    order = stratified_order(pools.train.labels, (f"held-out/{i}" for i in range(len(pools.train))))[:limit]
     held_out = round(len(order) * HELD_OUT_SHARE)
     return DataSet(
         name=text,

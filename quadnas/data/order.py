@@ -17,7 +17,7 @@ def stratified_order(labels: torch.Tensor, names: Iterable[str]) -> torch.Tensor
     """A fixed order of (N,) labelled items in which every prefix has the classes in their overall shares.
 
     Within a class the order is that of the hashed names; the item of rank r among n is placed at
-    (r + 1/2) / n of the whole. Returns (N,) int64 indices.
+    (r + 1/2) / n of the whole, ties again by hash. Returns (N,) int64 indices.
     """
     hashes = np.array([stable_seed(name) for name in names], dtype=np.int64)
     by_class = labels.numpy()
@@ -26,7 +26,7 @@ def stratified_order(labels: torch.Tensor, names: Iterable[str]) -> torch.Tensor
         members = np.flatnonzero(by_class == label)
         ranked = members[np.argsort(hashes[members], kind="stable")]
         place[ranked] = (np.arange(len(ranked)) + 0.5) / len(ranked)
-    return torch.from_numpy(np.argsort(place, kind="stable"))
+    return torch.from_numpy(np.lexsort((hashes, place)))
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> torch.Tensor:
