@@ -151,7 +151,7 @@ class RunFolder:
         """
         self._require_lock()
         number = checkpoint.number if checkpoint else 0
-        self._remove_debris([kept for kept in numbers(self.path) if kept <= number])
+        self._remove_debris([kept for kept in numbers(self.path) if kept <= number][-_KEPT:])
         with disk_errors(self.path):
             sync_folder(self.path)  # a newer checkpoint must not come back to a shortened journal
         self.journal.truncate(checkpoint.journal_bytes if checkpoint else 0)

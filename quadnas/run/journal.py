@@ -35,7 +35,10 @@ class Journal:
                 os.close(descriptor)
 
     def read(self) -> list[dict[str, Any]]:
-        """All events in order, without a half-written last one; raises DataError for a corrupt line."""
+        """All events in order, without a half-written last one.
+
+        Raises DataError for a corrupt line before that, or a file that cannot be read.
+        """
         data = self._bytes()
         events = []
         for number, line in enumerate(data[: _intact(data)].split(b"\n")[:-1], 1):
@@ -85,6 +88,8 @@ class Journal:
             return self._path.read_bytes()
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise DataError(f"cannot read {self._path}: {error.strerror}; check its permissions") from None
 
 
 def _intact(data: bytes) -> int:
