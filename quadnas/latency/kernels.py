@@ -27,3 +27,14 @@ class Kernel:
     def cin(self) -> int:
         """Input channels, summed over all inputs."""
         return sum(self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One unfused operator of a block, with the operators whose output it reads.
+
+    ``sources`` are positions in the same list; -1 is the input of the layer.
+    """
+
+    kernel: Kernel
+    sources: tuple[int, ...] = ()

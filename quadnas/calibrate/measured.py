@@ -1,0 +1,107 @@
+"""Measured networks: whole-network latencies with the kernels that were run."""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quadnas.errors import ConfigError, DataError
+from quadnas.latency.kernels import Kernel
+from quadnas.registry import did_you_mean
+
+MAX_SIZE = 1_000_000  # no side or width of a real kernel is larger
+HELD_OUT_OF = 5
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredNetwork:
+    """One network with its latency in ms, as measured end to end."""
+
+    id: str
+    family: str
+    kernels: tuple[Kernel, ...]
+    latency_ms: float
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the network belongs to the held-out fifth, so that equal networks stay together.
+
+        One line ``op h w inputs cout kernel stride`` per kernel (inputs joined by "+"), the lines sorted
+        and joined by newlines; held out if the sha256 of that text, as a number, is 0 modulo 5.
+        """
+        text = "\n".join(sorted(_line(kernel) for kernel in self.kernels))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()) % HELD_OUT_OF == 0
+
+
+def read_measured(path: Path, column: str, batch: int) -> list[MeasuredNetwork]:
+    """The networks of a JSON-lines file (optionally gzipped) that have a latency in ``column``.
+
+    A line holds ``id``, ``family``, ``latency_ms`` {column: ms} and ``kernels``, rows of
+    [op, h, cin, cout, kernel, stride] on square maps, with a list for cin where there are several inputs.
+    Raises ConfigError if the file is missing or no line has the column, DataError for a bad line.
+    """
+    known: dict[Any, Kernel] = {}
+    columns: set[str] = set()
+    networks = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            network = json.loads(line)
+            latencies = network["latency_ms"]
+            columns.update(latencies)
+            if latencies.get(column) is None:
+                continue
+            kernels = tuple(_kernel(row, batch, known) for row in network["kernels"])
+            networks.append(
+                MeasuredNetwork(
+                    str(network["id"]), str(network["family"]), kernels, _positive(latencies[column])
+                )
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: not a measured network ({_reason(error)})") from None
+    if not networks:
+        raise ConfigError(f"{path}: no network has a latency {column!r}; {did_you_mean(column, columns)}")
+    return networks
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield from file
+    except FileNotFoundError:
+        raise ConfigError(f"no file {path}; give the path of a .jsonl or .jsonl.gz file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
+def _kernel(row: Any, batch: int, known: dict[Any, Kernel]) -> Kernel:
+    """Equal rows share one kernel: a file has a million rows and a tenth as many different ones."""
+    op, h, cin, cout, side, stride = row
+    key = (op, h, tuple(cin) if isinstance(cin, list) else cin, cout, side, stride)
+    if (kernel := known.get(key)) is None:
+        inputs = key[2] if isinstance(key[2], tuple) else (cin,)
+        sizes = (h, *inputs, cout, side, stride)
+        if not isinstance(op, str) or not inputs:
+            raise ValueError(f"a kernel row starts with its operator and has inputs, not {row}")
+        if not all(type(size) is int and 0 < size <= MAX_SIZE for size in sizes):
+            raise ValueError(f"sizes are whole numbers from 1 to {MAX_SIZE}, not {row}")
+        kernel = known[key] = Kernel(op, h, h, inputs, cout, side, stride, batch)
+    return kernel
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"a latency is a positive number of ms, not {value!r}")
+    return float(value)
+
+
+def _line(kernel: Kernel) -> str:
+    inputs = "+".join(map(str, kernel.inputs))
+    return f"{kernel.op} {kernel.h} {kernel.w} {inputs} {kernel.cout} {kernel.kernel} {kernel.stride}"
+
+
+def _reason(error: Exception) -> str:
+    return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,179 @@
+"""The additive back-end: every kernel is its physical floor plus a non-negative sum of terms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadnas.errors import DataError
+from quadnas.latency.card import DeviceCard, DeviceFacts, Sampled
+from quadnas.latency.kernels import Kernel
+from quadnas.latency.model import BACK_ENDS, Arrays, Coverage, LatencyModel, Price
+from quadnas.latency.names import parts, words
+from quadnas.latency.terms import TERMS, Shapes, Vector, peak_work
+
+MAX_MS = 1e6  # a coefficient beyond it is no measurement
+
+
+def term_names(op: str) -> list[str]:
+    """The names of the terms of an operator, in the order of its coefficients."""
+    return list(TERMS[op](Shapes.of([Kernel(op, 1, 1, (1,), 1)])))
+
+
+def floor_ms(facts: DeviceFacts, op: str, shapes: Shapes) -> Vector:
+    """The least time the device could need: launch plus the larger of arithmetic and traffic at their peaks."""
+    macs, elements = peak_work(op, shapes)
+    arithmetic_ms = macs / (facts.peak_gmacs_per_second * 1e6)
+    traffic_ms = elements * facts.bytes_per_element / (facts.peak_gbytes_per_second * 1e6)
+    return facts.launch_us * 1e-3 + np.maximum(arithmetic_ms, traffic_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One single operator of a kernel: which kernel it belongs to, what prices it, and how well."""
+
+    owner: int
+    reference: Kernel
+    factor: float
+    error: float
+    reason: str
+
+
+@BACK_ENDS.register("additive")
+class Additive(LatencyModel):
+    """One array of coefficients (ms per unit of each term) per measured operator, named after it."""
+
+    def __init__(self, card: DeviceCard, arrays: Arrays, batch: int) -> None:
+        super().__init__(card, arrays, batch)
+        if set(arrays) != set(card.sampled):
+            raise DataError(
+                f"device {card.device!r}: the arrays are of {sorted(arrays)}, the card of {sorted(card.sampled)}"
+            )
+        for op, values in arrays.items():
+            expected = (len(term_names(op)),) if op in TERMS else None
+            if values.shape != expected or values.dtype != np.float64:
+                raise DataError(
+                    f"device {card.device!r}: the array {op!r} is {values.dtype} of shape {values.shape}, "
+                    f"not float64 of shape {expected}"
+                )
+            if not np.all((values >= 0) & (values <= MAX_MS)):
+                raise DataError(
+                    f"device {card.device!r}: the array {op!r} holds a value outside [0, {MAX_MS:g}]"
+                )
+
+    def price(self, kernels: Sequence[Kernel]) -> list[Price]:
+        """The price of every kernel; the batch is priced operator by operator, each in one product."""
+        _require_batch(kernels, self.batch)
+        found: list[_Part] = []
+        refused: dict[int, str] = {}
+        for owner, kernel in enumerate(kernels):
+            for part in parts(kernel):
+                answer = self._part(owner, part)
+                if isinstance(answer, _Part):
+                    found.append(answer)
+                else:
+                    refused[owner] = answer
+        cost_ms = self._cost_ms(found)
+        total_ms = np.zeros(len(kernels))
+        spread_ms = np.zeros(len(kernels))
+        reasons: dict[int, list[str]] = {}
+        for priced, part_ms in zip(found, cost_ms.tolist(), strict=True):
+            total_ms[priced.owner] += part_ms
+            spread_ms[priced.owner] += part_ms * priced.error
+            if priced.reason:
+                reasons.setdefault(priced.owner, []).append(priced.reason)
+        return [
+            _as_price(total_ms[i].item(), spread_ms[i].item(), reasons.get(i), refused.get(i))
+            for i in range(len(kernels))
+        ]
+
+    def _part(self, owner: int, part: Kernel) -> _Part | str:
+        """What prices one operator, or why nothing does."""
+        card = self.card
+        factor, error, reasons = 1.0, 0.0, []
+        op = part.op
+        if op not in card.sampled and (rule := card.surrogates.get(op)):
+            factor, error = rule.factor, rule.error
+            reasons.append(f"{op} priced as {factor:g} x {rule.reference}: {rule.reason}")
+            op = rule.reference
+        if op not in card.sampled:
+            known = ", ".join(sorted({*card.sampled, *card.surrogates}))
+            return f"{op!r} was never measured on {card.device} and has no stand-in; priced are: {known}"
+        if outside := _outside(card.sampled[op], part):
+            error += card.extrapolation_error
+            reasons.append(f"{op} extrapolated: {outside}")
+        return _Part(owner, replace(part, op=op), factor, error, "; ".join(reasons))
+
+    def _cost_ms(self, found: Sequence[_Part]) -> Vector:
+        cost_ms = np.zeros(len(found))
+        by_op: dict[str, list[int]] = {}
+        for index, part in enumerate(found):
+            by_op.setdefault(part.reference.op, []).append(index)
+        for op, indices in by_op.items():
+            shapes = Shapes.of([found[i].reference for i in indices])
+            factors = np.array([found[i].factor for i in indices])
+            cost_ms[indices] = factors * operator_ms(self.card, op, shapes, self.arrays[op])
+        return cost_ms
+
+
+def operator_ms(facts: DeviceFacts, op: str, shapes: Shapes, coefficients: NDArray[np.float64]) -> Vector:
+    """Milliseconds of one operator on many shapes."""
+    terms = TERMS[op](shapes)
+    return floor_ms(facts, op, shapes) + np.stack(list(terms.values()), axis=1) @ coefficients
+
+
+def sampled_ranges(kernels: Sequence[Kernel]) -> dict[str, Sampled]:
+    """What a set of measured kernels covers, operator by operator."""
+    by_op: dict[str, list[Kernel]] = {}
+    for kernel in kernels:
+        by_op.setdefault(words(kernel.op)[0], []).append(kernel)
+    return {
+        op: Sampled(
+            h=_range([k.h for k in group]),
+            cin=_range([k.cin for k in group]),
+            cout=_range([k.cout for k in group]),
+            kernels=tuple(sorted({k.kernel for k in group})),
+            strides=tuple(sorted({k.stride for k in group})),
+        )
+        for op, group in sorted(by_op.items())
+    }
+
+
+def _range(values: list[int]) -> tuple[int, int]:
+    return min(values), max(values)
+
+
+def _outside(sampled: Sampled, part: Kernel) -> str:
+    """The first dimension in which a shape leaves the measured ranges, or nothing."""
+    for name, value, (low, high) in (
+        ("height", part.h, sampled.h),
+        ("width", part.w, sampled.h),
+        ("input channels", part.cin, sampled.cin),
+        ("output channels", part.cout, sampled.cout),
+    ):
+        if not low <= value <= high:
+            return f"{name} {value} outside the measured {low}-{high}"
+    for name, value, allowed in (
+        ("kernel", part.kernel, sampled.kernels),
+        ("stride", part.stride, sampled.strides),
+    ):
+        if value not in allowed:
+            return f"{name} {value} not among the measured {', '.join(map(str, allowed))}"
+    return ""
+
+
+def _require_batch(kernels: Sequence[Kernel], batch: int) -> None:
+    for kernel in kernels:
+        if kernel.batch != batch:
+            raise ValueError(
+                f"{kernel} is not of the model's batch {batch}: make kernels of operators with model.kernels()"
+            )
+
+
+def _as_price(total_ms: float, spread_ms: float, reasons: list[str] | None, refusal: str | None) -> Price:
+    if refusal:
+        return Price(None, Coverage.UNCOVERED, refusal)
+    if reasons:
+        return Price(total_ms, Coverage.SURROGATE, "; ".join(reasons), spread_ms / total_ms)
+    return Price(total_ms, Coverage.EXACT)

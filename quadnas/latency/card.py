@@ -1,0 +1,145 @@
+"""The card of a device: what its latency model stands for, and how well it was checked."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from quadnas.config import Settings, parse_yaml, validated, write_yaml
+from quadnas.errors import ConfigError, DataError
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+_SEAL = "sha256: "
+
+
+class SurrogateRule(Settings):
+    """Prices an operator that was never measured as ``factor`` times ``reference`` on the same shape.
+
+    ``error`` is the relative one-sigma error of that price, ``reason`` where the factor comes from.
+    """
+
+    reference: Text
+    factor: Positive
+    error: Annotated[float, Field(ge=0)]
+    reason: Text
+
+
+class Sampled(Settings):
+    """The shapes of one operator that were measured: ranges are inclusive (low, high)."""
+
+    h: tuple[Count, Count]
+    cin: tuple[Count, Count]
+    cout: tuple[Count, Count]
+    kernels: tuple[Count, ...]
+    strides: tuple[Count, ...]
+
+
+class HeldOut(Settings):
+    """Error on measured networks that the shipped arrays were not fitted to; shares are fractions."""
+
+    models: Count
+    uncovered_models: Annotated[int, Field(ge=0)]
+    within_5: Share
+    within_10: Share
+    within_15: Share
+    rmspe: Annotated[float, Field(ge=0)]
+    spearman: Annotated[float, Field(ge=-1, le=1)]
+
+
+class LeftOut(Settings):
+    """Error on one whole family by a fit that never saw it; ``bias`` is the median of predicted/measured - 1."""
+
+    family: Text
+    models: Count
+    within_5: Share
+    within_10: Share
+    bias: float
+    exact: Share
+
+
+class DeviceFacts(Settings):
+    """What is known of a device before anything is fitted; ``quadnas.calibrate.fit`` adds the rest.
+
+    ``batches`` are the smallest and largest batch that may be asked for, ``batch`` the one that is meant
+    without a word, ``measured_batch`` the one of the measured networks. ``launch_us`` is the least that any
+    kernel costs; ``peak_gmacs_per_second`` and ``peak_gbytes_per_second`` are physical peaks that no kernel
+    may beat. ``extrapolation_error`` is the one-sigma error granted to a shape outside the measured ranges.
+    ``fusion`` holds the pairs of operators that the runtime makes one kernel of.
+    """
+
+    format: Literal["quadnas-device/1"]
+    device: Text
+    description: Text
+    runtime: Text
+    precision: Text
+    bytes_per_element: Literal[1, 2, 4]
+    batch: Count
+    batches: tuple[Count, Count]
+    measured_batch: Count
+    source: Literal["measured", "fitted", "analytical"]
+    provenance: Text
+    licence: Text
+    back_end: Text
+    measured_column: Text
+    launch_us: Positive
+    peak_gmacs_per_second: Positive
+    peak_gbytes_per_second: Positive
+    extrapolation_error: Share
+    fusion: tuple[tuple[Text, Text], ...]
+    surrogates: dict[Text, SurrogateRule]
+
+
+class DeviceCard(DeviceFacts):
+    """The facts, the figures measured with exactly the shipped arrays, and the sha256 of every array file.
+
+    ``error_quantiles`` are (confidence, measured/predicted on held-out networks), ascending.
+    """
+
+    held_out: HeldOut
+    families_left_out: tuple[LeftOut, ...]
+    error_quantiles: Annotated[tuple[tuple[Share, Positive], ...], Field(min_length=2)]
+    sampled: dict[Text, Sampled]
+    arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.safetensors$")], str]
+
+    @field_validator("error_quantiles")
+    @classmethod
+    def _ascending(cls, pairs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        if list(pairs) != sorted(pairs) or pairs[0][0] < 0.5 or pairs[-1][0] >= 1:
+            raise ValueError("confidences ascend from at least 0.5 to below 1, with ratios that do not fall")
+        return pairs
+
+
+def read_card(path: Path) -> DeviceCard:
+    """Read a sealed card; raises DataError if a byte differs from what was sealed or a key is wrong."""
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the device card {path}: {error}; restore the folder") from None
+    body, _, digest = text.rpartition(_SEAL)
+    if text != _sealed(body):
+        raise DataError(
+            f"{path} does not match its checksum {digest.strip()[:80]!r}: it was damaged or edited. Restore "
+            f"it, or, if you edited it on purpose, let its last line read: {_SEAL}{_digest(body)}"
+        )
+    try:
+        return validated(parse_yaml(body, str(path)), DeviceCard, str(path))
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+
+
+def write_card(card: DeviceCard) -> bytes:
+    """The sealed file that ``read_card`` reads back to an equal card."""
+    return _sealed(write_yaml(card)).encode()
+
+
+def _sealed(body: str) -> str:
+    return f"{body}{_SEAL}{_digest(body)}\n"
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()

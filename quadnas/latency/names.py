@@ -1,0 +1,69 @@
+"""Fused operator names: what nn-Meter, QuadraNAS and users call the same thing."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from quadnas.latency.kernels import Kernel
+
+_ALIASES = {
+    "maxpool": "max-pool",
+    "avgpool": "avg-pool",
+    "globalpool": "global-pool",
+    "gap": "global-pool",
+    "globalavgpool": "global-pool",
+    "channelshuffle": "channel_shuffle",
+    "hardswish": "hswish",
+    "hardsigmoid": "hsigmoid",
+    "silu": "swish",
+    "dense": "fc",
+    "linear": "fc",
+    "relu6": "relu",
+    "batchnorm": "bn",
+    "depthwiseconv": "dwconv",
+}
+_TWO_WORDS = ("max-pool", "avg-pool", "global-pool", "global-avgpool", "global-avg-pool")
+_BEHIND_CONV = {"bn", "relu"}
+_SQUEEZE = "se"
+
+
+@lru_cache(maxsize=4096)
+def words(op: str) -> tuple[str, ...]:
+    """The single operators of a fused name, in one spelling: ``Conv-BN-ReLU6`` -> conv, bn, relu."""
+    text = op.lower()
+    for pair in _TWO_WORDS:
+        text = text.replace(pair, pair.replace("-", ""))
+    parts = (part.replace("_", "") for part in text.split("-"))
+    return tuple(_ALIASES.get(part, part) for part in parts)
+
+
+def parts(kernel: Kernel) -> list[Kernel]:
+    """The single operators that cost time in a fused kernel, with their shapes.
+
+    Batch normalisation folds into the weights of a convolution, and a ReLU rides on any store; every other
+    operator behind the first works on the output of the first. Squeeze-and-excitation (``cout`` = squeezed
+    width) is a global pool, two fully connected layers, a hard sigmoid and a product.
+    """
+    first, *rest = words(kernel.op)
+    if first == _SQUEEZE:
+        found = _squeeze_parts(kernel)
+        out = replace(kernel, inputs=(kernel.cin,), cout=kernel.cin)
+    else:
+        found = [replace(kernel, op=first)]
+        height, width = -(-kernel.h // kernel.stride), -(-kernel.w // kernel.stride)
+        out = Kernel("", height, width, (kernel.cout,), kernel.cout, batch=kernel.batch)
+    folded = _BEHIND_CONV if first in ("conv", "dwconv", "fc") else {"relu"}
+    found += [replace(out, op=word) for word in rest if word not in folded]
+    return found
+
+
+def _squeeze_parts(kernel: Kernel) -> list[Kernel]:
+    channels, squeezed = kernel.cin, kernel.cout
+    whole = Kernel("mul", kernel.h, kernel.w, (channels, channels), channels, batch=kernel.batch)
+    vector = Kernel("", 1, 1, (channels,), channels, batch=kernel.batch)
+    return [
+        replace(whole, op="avg-pool", inputs=(channels,), kernel=kernel.h, stride=kernel.h),
+        replace(vector, op="fc", cout=squeezed),
+        replace(vector, op="fc", inputs=(squeezed,)),
+        replace(vector, op="hsigmoid"),
+        whole,
+    ]
