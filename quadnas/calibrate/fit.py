@@ -21,7 +21,7 @@ from quadnas.calibrate.evaluate import error_figures, predict_ms, within
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
 from quadnas.config import read_settings, validated
 from quadnas.errors import ConfigError, DataError
-from quadnas.latency.additive import Additive, floor_ms, sampled_ranges
+from quadnas.latency.backends.additive import Additive, floor_ms, sampled_ranges
 from quadnas.latency.card import (
     DeviceCard,
     DeviceFacts,

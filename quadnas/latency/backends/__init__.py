@@ -1,0 +1,1 @@
+"""One file per latency back-end; each registers itself by name."""
