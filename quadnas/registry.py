@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from quadnas.errors import ConfigError
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
@@ -34,13 +35,13 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
         self._loaded = False
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Item], Item]:
         """Decorate an object to make it known as ``name``; raises ValueError if the name is taken."""
 
-        def add(item: T) -> T:
+        def add(item: Item) -> Item:
             if name in self._items:
                 raise ValueError(f"{self._kind} {name!r} is registered twice")
-            self._items[name] = item
+            self._items[name] = cast(T, item)
             return item
 
         return add

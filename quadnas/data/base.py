@@ -74,13 +74,14 @@ class Split(ABC):
 class DataSet:
     """Images to search with and to report on.
 
-    ``held_out`` (for architecture steps) is a fixed, stratified fifth of the training images and no part of
-    ``train``. ``default_train_size`` is in pixels; ``demonstration`` marks data too small for any conclusion;
-    ``note`` says in one sentence what the data are.
+    ``training`` holds all training images; a search divides them into ``train`` and ``held_out`` (for
+    architecture steps), a fixed, stratified fifth. ``default_train_size`` is in pixels; ``demonstration`` marks
+    data too small for any conclusion; ``note`` says in one sentence what the data are.
     """
 
     name: str
     classes: tuple[str, ...]
+    training: Split
     train: Split
     held_out: Split
     test: Split
@@ -102,7 +103,13 @@ class DataSet:
         return self._each(lambda split: split.to(device))
 
     def _each(self, change: Callable[[Split], Split]) -> DataSet:
-        return replace(self, train=change(self.train), held_out=change(self.held_out), test=change(self.test))
+        return replace(
+            self,
+            training=change(self.training),
+            train=change(self.train),
+            held_out=change(self.held_out),
+            test=change(self.test),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +169,7 @@ def load_data(text: str, *, root: Path | None = None, limit: int | None = None) 
     return DataSet(
         name=text,
         classes=pools.classes,
+        training=pools.train.subset(order),
         train=pools.train.subset(order[held_out:]),
         held_out=pools.train.subset(order[:held_out]),
         test=pools.test,

@@ -1,0 +1,70 @@
+"""The contract of a block family, and the registry through which it is found by name."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+from torch import nn
+
+from quadnas.config import Settings, validated
+from quadnas.errors import ConfigError
+from quadnas.latency.kernels import Operator
+from quadnas.registry import Registry
+from quadnas.space.layer import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a block connects: channels in and out, and by which factor it shrinks the map."""
+
+    channels_in: int
+    channels_out: int
+    stride: int
+
+
+class Block(Settings):
+    """One family of blocks; a subclass declares its arguments as fields and registers itself by name.
+
+    A family is one file in ``quadnas/blocks``. Its module maps (N, channels_in, H, W) to (N, channels_out, H',
+    W'), both channels-last, with (H', W') = ``output_size``. Whatever it costs on a device must appear in
+    ``operators``.
+    """
+
+    def check(self, ports: Ports) -> None:
+        """Raise ConfigError if the family cannot connect these ports. Default: anything goes."""
+
+    def output_size(self, ports: Ports, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output map. Default: "same" padding, rounded up."""
+        return -(-height // ports.stride), -(-width // ports.stride)
+
+    @abstractmethod
+    def build(self, ports: Ports) -> nn.Module:
+        """A freshly initialised module."""
+
+    @abstractmethod
+    def operators(self, ports: Ports, height: int, width: int) -> list[Operator]:
+        """The unfused operators that the block runs on a map of this size (batch 1), with their edges."""
+
+    def in_supernet(self) -> Self:
+        """The same block with the initialisation that suits a candidate of a supernet. Default: unchanged."""
+        return self
+
+
+BLOCKS: Registry[type[Block]] = Registry("block family", "quadnas.blocks", "quadnas.blocks")
+
+
+def block_of(layer: Layer) -> tuple[Block, Ports]:
+    """The block that a layer names, checked against its ports; raises ConfigError."""
+    block = validated(layer.arguments, BLOCKS[layer.block], f"block {layer.block!r}")
+    ports = Ports(layer.channels_in, layer.channels_out, layer.stride)
+    block.check(ports)
+    return block, ports
+
+
+def require_same_shape(name: str, ports: Ports) -> None:
+    """Raise ConfigError unless input and output have the same shape."""
+    if ports.channels_in != ports.channels_out or ports.stride != 1:
+        raise ConfigError(
+            f"block {name!r} keeps the shape of its input: it cannot turn {ports.channels_in} channels into "
+            f"{ports.channels_out} with stride {ports.stride}; use it only inside a stage"
+        )

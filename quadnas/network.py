@@ -1,0 +1,102 @@
+"""Architecture or model spec -> plain network and its kernels; no supernet code inside."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from quadnas.blocks.base import block_of
+from quadnas.errors import ConfigError
+from quadnas.latency.kernels import Kernel, Operator
+from quadnas.latency.model import LatencyModel
+from quadnas.space.layer import Layer
+from quadnas.space.search_space import SearchSpace, Slot
+
+
+class Network(nn.Module):
+    """The layers of a model spec in sequence: images (N, 3, H, W) -> logits (N, classes)."""
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(build(layer) for layer in layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, classes)."""
+        x = images.contiguous(memory_format=torch.channels_last)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def build(layer: Layer) -> nn.Module:
+    """The freshly initialised module of one layer; raises ConfigError."""
+    block, ports = block_of(layer)
+    return block.build(ports)
+
+
+def with_all_arguments(layer: Layer) -> Layer:
+    """The same layer with every default written out, so that it rebuilds even if a default changes."""
+    block, _ = block_of(layer)
+    return layer.model_copy(update={"arguments": block.model_dump(mode="json")})
+
+
+def kernels_of(layers: Sequence[Layer], input_size: int, model: LatencyModel) -> list[Kernel]:
+    """The fused kernels that the device runs for a whole network on images of side ``input_size``."""
+    operators: list[Operator] = []
+    height = width = input_size
+    previous = -1
+    for layer in layers:
+        found, height, width = _operators(layer, height, width)
+        offset = len(operators)
+        operators += [
+            replace(o, sources=tuple(previous if s < 0 else s + offset for s in o.sources)) for o in found
+        ]
+        previous = len(operators) - 1
+    return model.kernels(operators)
+
+
+def position_kernels(
+    space: SearchSpace, classes: int, input_size: int, model: LatencyModel
+) -> tuple[list[Kernel], list[list[list[Kernel]]]]:
+    """What the fixed layers run together, and what every candidate of every slot runs.
+
+    Returns (kernels of all fixed layers, [slot][candidate] -> kernels). Fusion across the border of a layer is
+    left to ``kernels_of``.
+    """
+    fixed: list[Kernel] = []
+    slots: list[list[list[Kernel]]] = []
+    height = width = input_size
+    head = space.head.model_copy(update={"channels_out": classes})
+    for position in (*space.positions, head):
+        if isinstance(position, Slot):
+            outcomes = [_operators(layer, height, width) for layer in position.candidates.values()]
+            slots.append([model.kernels(found) for found, _, _ in outcomes])
+            _, height, width = outcomes[0]
+        else:
+            found, height, width = _operators(position, height, width)
+            fixed += model.kernels(found)
+    return fixed, slots
+
+
+def map_sizes(space: SearchSpace, input_size: int) -> list[int]:
+    """The side of the feature map in every slot for images of side ``input_size``."""
+    sizes = []
+    height = width = input_size
+    for position in space.positions:
+        if isinstance(position, Slot):
+            sizes.append(height)
+            position = next(iter(position.candidates.values()))  # noqa: PLW2901
+        _, height, width = _operators(position, height, width)
+    return sizes
+
+
+def _operators(layer: Layer, height: int, width: int) -> tuple[list[Operator], int, int]:
+    block, ports = block_of(layer)
+    out_height, out_width = block.output_size(ports, height, width)
+    if min(out_height, out_width) < 1:
+        raise ConfigError(
+            f"block {layer.block!r} with stride {layer.stride} leaves nothing of a {height}x{width} map; "
+            "use a larger input size or fewer stages"
+        )
+    return block.operators(ports, height, width), out_height, out_width

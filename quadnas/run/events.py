@@ -1,0 +1,80 @@
+"""What a run tells its observers; the journal keeps every event as one line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted(Event):
+    """``phase`` (``warm-up``, ``search``, ``retraining``) begins or resumes at ``step`` of ``steps``."""
+
+    phase: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightStep(Event):
+    """One update of the weights. ``loss`` is the training loss, ``accuracy`` a fraction of the batch."""
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureStep(Event):
+    """One update of the architecture parameters, on a batch of the held-out split, after weight step ``step``.
+
+    ``expected_ms`` is E[latency] under the probabilities, ``argmax_ms`` the latency of the most probable
+    network before any limit is applied, ``multiplier`` the weight of the latency term after its update,
+    ``probabilities`` one row per slot.
+    """
+
+    step: int
+    loss: float
+    accuracy: float
+    expected_ms: float
+    argmax_ms: float
+    limit_ms: float
+    multiplier: float
+    probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Derived(Event):
+    """The architecture that was chosen under the limit, and its predicted latency."""
+
+    architecture: str
+    latency_ms: float
+    argmax_architecture: str
+    argmax_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated(Event):
+    """``network`` (``inherited`` or ``retrained`` weights) on a ``split``: fraction correct, mean loss."""
+
+    network: str
+    split: str
+    accuracy: float
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something the user should know."""
+
+    text: str
+
+
+Observer = Callable[[Event], None]

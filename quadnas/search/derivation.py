@@ -1,0 +1,96 @@
+"""From the chosen candidates to everything that is said of them: model spec and result."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from quadnas.data.base import DataSet
+from quadnas.latency.model import Coverage
+from quadnas.latency.table import LatencyTable
+from quadnas.network import map_sizes, with_all_arguments
+from quadnas.search.problem import Problem, price_space
+from quadnas.search.result import SearchResult, SlotRecord
+from quadnas.space.model_spec import InputSpec, ModelSpec
+
+
+def model_spec(problem: Problem, data: DataSet, choices: Sequence[int], train_size: int) -> ModelSpec:
+    """The self-contained description of an architecture of the problem's space."""
+    settings, normalization = problem.settings, data.normalization
+    limit = f"{settings.max_latency_ms:g}ms"
+    return ModelSpec(
+        name=f"{problem.space.name}-{problem.model.card.device}-{limit}",
+        input=InputSpec(size=settings.input_size, mean=normalization.mean, std=normalization.std),
+        classes=data.classes,
+        layers=tuple(with_all_arguments(layer) for layer in problem.space.layers(choices, problem.classes)),
+        provenance={
+            "architecture": str(problem.space.architecture(choices)),
+            "space": problem.space.name,
+            "device": problem.model.card.device,
+            "batch": problem.model.batch,
+            "predicted_latency_ms": problem.estimate(choices).latency_ms,
+            "limit_ms": settings.max_latency_ms,
+            "strategy": settings.strategy,
+            "seed": settings.seed,
+            "data": settings.data,
+            "train_size": train_size,
+            "quadnas": version("quadnas"),
+        },
+    )
+
+
+def slot_records(problem: Problem, choices: Sequence[int], train_size: int) -> tuple[SlotRecord, ...]:
+    """Every slot with its candidates' predicted latencies and its map sizes in training and deployment."""
+    space, settings = problem.space, problem.settings
+    table: LatencyTable = price_space(space, problem.model, problem.classes, settings.input_size)
+    deployed = map_sizes(space, settings.input_size)
+    trained = map_sizes(space, train_size)
+    return tuple(
+        SlotRecord(
+            stage=slot.stage,
+            labels=slot.labels,
+            latency_ms=tuple(ms if ms < float("inf") else None for ms in row),
+            chosen=choice,
+            train_map=train_map,
+            deployed_map=deployed_map,
+        )
+        for slot, row, choice, train_map, deployed_map in zip(
+            space.slots, table.slots_ms, choices, trained, deployed, strict=True
+        )
+    )
+
+
+def search_result(
+    problem: Problem,
+    data: DataSet,
+    choices: Sequence[int],
+    train_size: int,
+    accuracies: tuple[float, float],
+    parameters: int,
+    files: dict[str, str],
+) -> SearchResult:
+    """The record of a finished search; ``accuracies`` are (inherited, final), fractions of the test split."""
+    settings = problem.settings
+    estimate = problem.estimate(choices)
+    assert estimate.latency_ms is not None  # a candidate without a price cannot be chosen
+    surrogates = {
+        kernel.op: price.reason
+        for kernel, price in zip(estimate.kernels, estimate.prices, strict=True)
+        if price.coverage is Coverage.SURROGATE
+    }
+    return SearchResult(
+        architecture=str(problem.space.architecture(choices)),
+        latency_ms=estimate.latency_ms,
+        bound_ms=problem.bound_ms(choices),
+        limit_ms=settings.max_latency_ms,
+        feasible_ms=problem.bounds.range_ms,
+        shares=estimate.shares,
+        surrogates=surrogates,
+        slots=slot_records(problem, choices, train_size),
+        parameters=parameters,
+        train_size=train_size,
+        inherited_accuracy=accuracies[0],
+        accuracy=accuracies[1],
+        retrained=settings.schedule.retrain_epochs > 0,
+        demonstration=data.demonstration,
+        data_note=data.note,
+        files=files,
+    )

@@ -1,0 +1,146 @@
+"""The main flow of a search: pose the problem, train the supernet, derive under the limit, retrain."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quadnas.config import parse_yaml, validated, write_yaml
+from quadnas.data.base import DataSet, load_data
+from quadnas.network import Network
+from quadnas.run.checkpoint import Checkpoint
+from quadnas.run.events import Derived, Evaluated, Notice, Observer
+from quadnas.run.folder import RunFolder
+from quadnas.run.interrupt import StopFlag
+from quadnas.run.session import Session
+from quadnas.search.constraint import derive
+from quadnas.search.derivation import model_spec, search_result
+from quadnas.search.problem import Problem, pose
+from quadnas.search.result import SearchResult
+from quadnas.search.settings import SearchSettings
+from quadnas.search.supernet_stage import SupernetStage
+from quadnas.training import stage
+from quadnas.training.loop import evaluate
+from quadnas.training.stage import TrainingStage
+from quadnas.training.standalone import compute_device
+from quadnas.training.weights import load_weights, weights_bytes
+
+RESULT, MODEL, INHERITED, RETRAINED = (
+    "result.json",
+    "model.yaml",
+    "model.safetensors",
+    "retrained.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a search works on, loaded and checked before any training."""
+
+    problem: Problem
+    data: DataSet
+    train_size: int
+    device: torch.device
+
+
+def prepare(settings: SearchSettings) -> Work:
+    """Load data, space and device and check that the limit can be met; raises LimitError, ConfigError ..."""
+    data = load_data(settings.data, limit=settings.train_images)
+    problem = pose(settings, len(data.classes))
+    device = compute_device()
+    return Work(problem, data.to(device), settings.train_size or data.default_train_size, device)
+
+
+def search(
+    work: Work,
+    folder: RunFolder,
+    observe: Observer,
+    stop: StopFlag,
+    clock: Callable[[], float] = time.monotonic,
+) -> SearchResult:
+    """Run, or go on with, the search whose settings lie in the locked ``folder``; returns what it found.
+
+    Every stage commits what the next one needs, so a run that was killed anywhere goes on from its last commit
+    and ends with the identical result. Raises Interrupted when asked to stop.
+    """
+    finished = folder.path / RESULT
+    if finished.exists():
+        return validated(parse_yaml(finished.read_text(), str(finished)), SearchResult, str(finished))
+    settings = work.problem.settings
+    checkpoint = folder.latest()
+    folder.rewind(checkpoint)
+    session = Session(folder, observe, stop, clock, settings.checkpoint_seconds)
+    if checkpoint and checkpoint.notice:
+        session.emit(Notice(checkpoint.notice))
+    if checkpoint and checkpoint.state["stage"] == stage.NAME:
+        findings = {key: checkpoint.state[key] for key in ("choices", "inherited_accuracy")}
+    else:
+        findings = find(work, session, checkpoint)
+        checkpoint = None
+    return retrain(work, session, findings, checkpoint)
+
+
+def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Train the supernet, choose the architecture, write its spec and inherited weights; returns the findings."""
+    problem = work.problem
+    if problem.unlimited:
+        session.emit(
+            Notice(
+                f"every network of {problem.space.name} is within {problem.limit_ms:g} ms (the slowest takes "
+                f"{problem.bounds.range_ms[1]:.4g} ms): the limit does not bind, the search goes on without it"
+            )
+        )
+    strategy = SupernetStage(problem, work.data, work.train_size, work.device, session).run(checkpoint)
+    scores = strategy.scores()
+    choices = derive(scores, problem.bounds, problem.limit_ms, problem.bound_ms)
+    argmax = strategy.probabilities().argmax(1).tolist()
+    session.emit(
+        Derived(
+            architecture=str(problem.space.architecture(choices)),
+            latency_ms=problem.bound_ms(choices),
+            argmax_architecture=str(problem.space.architecture(argmax)),
+            argmax_ms=problem.bound_ms(argmax),
+        )
+    )
+    spec = model_spec(problem, work.data, choices, work.train_size)
+    network = Network(spec.layers).to(work.device)
+    strategy.inherit(network, choices)
+    session.folder.write(MODEL, write_yaml(spec))
+    session.folder.write(INHERITED, weights_bytes(network, {"train_size": str(work.train_size)}))
+    score = evaluate(network, work.data.test, size=work.train_size)
+    session.emit(Evaluated("inherited", "test", score.accuracy, score.loss, score.images))
+    return {"choices": list(choices), "inherited_accuracy": score.accuracy}
+
+
+def retrain(
+    work: Work, session: Session, findings: dict[str, Any], checkpoint: Checkpoint | None
+) -> SearchResult:
+    """Retrain the chosen network from its inherited weights, and write the result."""
+    problem, settings, choices = work.problem, work.problem.settings, findings["choices"]
+    spec = model_spec(problem, work.data, choices, work.train_size)
+    network = Network(spec.layers).to(work.device)
+    accuracy = findings["inherited_accuracy"]
+    files = {"model": MODEL, "inherited weights": INHERITED}
+    if settings.schedule.retrain_epochs:
+        if checkpoint is None:
+            load_weights(network, session.folder.path / INHERITED)
+        TrainingStage(
+            network, work.data.training, settings.recipe, session,
+            epochs=settings.schedule.retrain_epochs, size=work.train_size, seed=settings.seed, findings=findings,
+        ).run(checkpoint)  # fmt: skip
+        session.folder.write(RETRAINED, weights_bytes(network, {"train_size": str(work.train_size)}))
+        score = evaluate(network, work.data.test, size=work.train_size)
+        session.emit(Evaluated("retrained", "test", score.accuracy, score.loss, score.images))
+        accuracy, files["retrained weights"] = score.accuracy, RETRAINED
+    result = search_result(
+        problem, work.data, choices, work.train_size,
+        (findings["inherited_accuracy"], accuracy),
+        sum(parameter.numel() for parameter in network.parameters()),
+        files,
+    )  # fmt: skip
+    session.folder.journal.sync()
+    session.folder.write(RESULT, json.dumps(result.model_dump(mode="json"), indent=2))
+    return result

@@ -1,0 +1,41 @@
+"""What a finished search leaves behind (``result.json``): the answer and the evidence for it."""
+
+from quadnas.config import Settings
+
+
+class SlotRecord(Settings):
+    """One slot: its stage (from 0), its candidates' labels, their latencies, the one chosen, its map's side."""
+
+    stage: int
+    labels: tuple[str, ...]
+    latency_ms: tuple[float | None, ...]
+    chosen: int
+    train_map: int
+    deployed_map: int
+
+
+class SearchResult(Settings):
+    """``latency_ms`` is the prediction for the whole derived network; ``bound_ms`` what was held to ``limit_ms``.
+
+    The bound is the prediction with the margin and the one-sided error that the user asked for. ``shares`` are
+    shares of predicted ms by coverage; ``surrogates`` says which operator is priced by a stand-in, and why;
+    ``feasible_ms`` is the range of bounds in the space. Accuracies are fractions of the test split at
+    ``train_size`` pixels.
+    """
+
+    architecture: str
+    latency_ms: float
+    bound_ms: float
+    limit_ms: float
+    feasible_ms: tuple[float, float]
+    shares: dict[str, float]
+    surrogates: dict[str, str]
+    slots: tuple[SlotRecord, ...]
+    parameters: int
+    train_size: int
+    inherited_accuracy: float
+    accuracy: float
+    retrained: bool
+    demonstration: bool
+    data_note: str
+    files: dict[str, str]

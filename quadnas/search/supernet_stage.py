@@ -1,0 +1,121 @@
+"""The first stage of a search: train the supernet and learn the architecture parameters."""
+
+from typing import Any
+
+import torch
+
+from quadnas.data.base import DataSet
+from quadnas.data.batches import batches_per_epoch
+from quadnas.data.order import stable_seed
+from quadnas.run.checkpoint import Checkpoint
+from quadnas.run.events import ArchitectureStep, PhaseStarted, WeightStep
+from quadnas.run.session import Session, Snapshot
+from quadnas.search.constraint import Multiplier
+from quadnas.search.problem import Problem
+from quadnas.search.strategy import STRATEGIES, Strategy
+from quadnas.training.loop import StepReport, batch_stream, step_generator, train
+from quadnas.training.state import optimizer_tensors, restore_optimizer, under_prefix, with_prefix
+
+NAME = "supernet"
+
+
+class SupernetStage:
+    """Warm-up (weights only), then search (an architecture step after every few weight steps)."""
+
+    def __init__(
+        self, problem: Problem, data: DataSet, train_size: int, device: torch.device, session: Session
+    ) -> None:
+        self._problem, self._data, self._size, self._session = problem, data, train_size, session
+        settings = problem.settings
+        self._seed = settings.seed
+        self._recipe = settings.recipe
+        with torch.random.fork_rng():
+            torch.manual_seed(stable_seed("initialisation", settings.seed))
+            self.strategy: Strategy = STRATEGIES[settings.strategy](problem)
+        self.strategy.supernet.to(device)
+        self._optimizer = self._recipe.optimizer(self.strategy.supernet)
+        self._multiplier = Multiplier(settings.schedule.multiplier_rate)
+        per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
+        self._warmup = settings.schedule.warmup_epochs * per_epoch
+        self._steps = self._warmup + settings.schedule.search_epochs * per_epoch
+
+    def run(self, checkpoint: Checkpoint | None) -> Strategy:
+        """Train from the start, or from a checkpoint of this stage, to the end."""
+        done = 0
+        if checkpoint:
+            self._restore(checkpoint)
+            done = checkpoint.step
+        supernet = self.strategy.supernet
+        for phase, stop in (("warm-up", self._warmup), ("search", self._steps)):
+            if done < stop:
+                self._session.emit(PhaseStarted(phase, done, stop))
+                batches = batch_stream(
+                    self._data.train, self._recipe.batch_size, size=self._size, seed=self._seed, start=done
+                )
+                train(
+                    supernet, self._forward, batches, self._optimizer, self._recipe,
+                    (done, stop, self._steps), self._after_step,
+                )  # fmt: skip
+                self._session.commit(stop, self._snapshot)
+                done = stop
+        return self.strategy
+
+    def _forward(self, images: torch.Tensor, step: int) -> torch.Tensor:
+        generator = step_generator(self._seed, "path", step)
+        return self.strategy.logits(images, generator, warming_up=step < self._warmup)
+
+    def _after_step(self, report: StepReport) -> None:
+        phase = "warm-up" if report.step <= self._warmup else "search"
+        self._session.emit(
+            WeightStep(phase, report.step, self._steps, report.loss, report.accuracy, report.learning_rate)
+        )
+        searched = report.step - self._warmup
+        every = self._problem.settings.schedule.architecture_every
+        if searched > 0 and searched % every == 0:
+            self._architecture_step(searched // every - 1, report.step)
+        self._session.step_done(report.step, self._snapshot)
+
+    def _architecture_step(self, number: int, step: int) -> None:
+        problem, settings = self._problem, self._problem.settings
+        batches = batch_stream(
+            self._data.held_out,
+            settings.recipe.batch_size,
+            size=self._size,
+            seed=stable_seed("held out", self._seed),
+            start=number,
+        )
+        update = self.strategy.update_architecture(
+            next(batches), step_generator(self._seed, "gates", step), self._multiplier.value
+        )
+        probabilities = self.strategy.probabilities()
+        argmax = probabilities.argmax(1).tolist()
+        argmax_ms = problem.bounds.of(argmax)
+        if not problem.unlimited:
+            self._multiplier.update(argmax_ms, problem.limit_ms)
+        self._session.emit(
+            ArchitectureStep(
+                step=step,
+                loss=update.loss,
+                accuracy=update.accuracy,
+                expected_ms=problem.bounds.expected(torch.from_numpy(probabilities)).item(),
+                argmax_ms=argmax_ms,
+                limit_ms=problem.limit_ms,
+                multiplier=self._multiplier.value,
+                probabilities=tuple(tuple(round(p, 5) for p in row) for row in probabilities.tolist()),
+            )
+        )
+
+    def _snapshot(self) -> Snapshot:
+        tensors = {
+            **with_prefix("supernet", self.strategy.supernet.state_dict()),
+            **with_prefix("weights", optimizer_tensors(self._optimizer)),
+            **with_prefix("strategy", self.strategy.state()),
+        }
+        state: dict[str, Any] = {"stage": NAME, "multiplier": self._multiplier.value}
+        return tensors, state
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.strategy.supernet.load_state_dict(under_prefix("supernet", checkpoint.tensors))
+        restore_optimizer(self._optimizer, under_prefix("weights", checkpoint.tensors))
+        self.strategy.load_state(under_prefix("strategy", checkpoint.tensors))
+        self._multiplier.value = checkpoint.state["multiplier"]

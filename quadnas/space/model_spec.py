@@ -1,0 +1,40 @@
+"""The model spec: a self-contained text from which a network is rebuilt anywhere (``quadnas-model/1``)."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from quadnas.config import Settings, read_settings
+from quadnas.space.layer import Layer, Positive
+
+Triple = tuple[float, float, float]
+
+
+class InputSpec(Settings):
+    """What the network is fed at deployment.
+
+    ``size``: side of the square image in pixels; ``channels``: always 3, grey images are repeated; ``mean`` and
+    ``std`` normalise pixel values that were scaled to [0, 1].
+    """
+
+    size: Positive
+    channels: Literal[3] = 3
+    mean: Triple
+    std: Triple
+
+
+class ModelSpec(Settings):
+    """A network block by block with every argument; what depends on the run stands under ``provenance``."""
+
+    format: Literal["quadnas-model/1"] = "quadnas-model/1"
+    name: str
+    input: InputSpec
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    layers: Annotated[tuple[Layer, ...], Field(min_length=2)]
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+def load_model_spec(path: Path) -> ModelSpec:
+    """Read a model spec; raises ConfigError naming the file and the key."""
+    return read_settings(path, ModelSpec)

@@ -1,0 +1,40 @@
+"""Optimiser state as plain named tensors, so that it can be stored without pickle."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_PREFIX = "optimizer"
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as ``optimizer/<parameter number>/<name>`` -> tensor, without settings."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{_PREFIX}/{number}/{name}": value
+        for number, entry in state.items()
+        for name, value in entry.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Take back what ``optimizer_tensors`` gave, from a mapping that may hold other names too."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(_PREFIX + "/"):
+            _, number, name = key.split("/")
+            state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under ``prefix/name``."""
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse: those under ``prefix/``, without it."""
+    return {
+        name.removeprefix(prefix + "/"): t for name, t in tensors.items() if name.startswith(prefix + "/")
+    }
