@@ -20,8 +20,8 @@ from scipy.sparse import csr_array
 from quadnas.calibrate.evaluate import error_figures, predict_ms, within
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
 from quadnas.config import read_settings, validated
-from quadnas.errors import ConfigError, DataError
-from quadnas.latency.backends.additive import Additive, floor_ms, sampled_ranges
+from quadnas.errors import ConfigError
+from quadnas.latency.backends.additive import Additive, check_terms, floor_ms, sampled_ranges, term_values
 from quadnas.latency.card import (
     DeviceCard,
     DeviceFacts,
@@ -34,7 +34,7 @@ from quadnas.latency.card import (
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Arrays, estimate
 from quadnas.latency.names import parts
-from quadnas.latency.terms import TERMS, Shapes
+from quadnas.latency.terms import Shapes
 from quadnas.resources import locate
 from quadnas.run.atomic import commit_bytes
 
@@ -73,7 +73,7 @@ class Design:
         counts = csr_array((np.ones(len(owners)), (owners, members)), (len(networks), len(index)))
         by_op: dict[str, list[tuple[int, Kernel, float]]] = {}
         for kernel, position in index.items():
-            for part in parts(kernel):
+            for part in parts(kernel, facts.folded):
                 reference, factor = _reference(facts, part)
                 by_op.setdefault(reference.op, []).append((position, reference, factor))
         columns, blocks = [], []
@@ -82,10 +82,7 @@ class Design:
             positions, kernels, factors = zip(*rows, strict=True)
             shapes = Shapes.of(kernels)
             np.add.at(floors, list(positions), np.array(factors) * floor_ms(facts, op, shapes))
-            terms = _stacked(op, shapes)
-            if facts.measured_batch > 1:
-                # Told apart at no single batch, these would rule the smaller ones.
-                terms = terms * (_stacked(op, replace(shapes, batch=2 * shapes.batch)) > terms)
+            terms = term_values(facts, op, shapes)
             per_kernel = np.zeros((len(index), terms.shape[1]))
             np.add.at(per_kernel, list(positions), np.array(factors)[:, None] * terms)
             blocks.append(counts @ per_kernel)
@@ -126,6 +123,7 @@ def fit_device(name: str, data: Sequence[Path], out: Path) -> DeviceCard:
     one (``DeviceFacts``). The result depends on nothing but the arguments. Raises ConfigError, DataError.
     """
     facts = _facts(name)
+    check_terms(facts)
     networks = [
         network
         for path in data
@@ -143,7 +141,7 @@ def fit_device(name: str, data: Sequence[Path], out: Path) -> DeviceCard:
         held_out=_held_out(*checked),
         families_left_out=(),
         error_quantiles=_error_quantiles(*checked),
-        sampled=_sampled(networks, ~held_out),
+        sampled=_sampled(facts, networks, ~held_out),
         arrays={ARRAY_FILE: hashlib.sha256(file).hexdigest()},
     )
     left_out = tuple(_left_out(card, design, networks, ~held_out, family) for family in _families(networks))
@@ -180,9 +178,13 @@ def _error_quantiles(predicted_ms: Values, measured_ms: Values) -> tuple[tuple[f
     return tuple(zip(CONFIDENCES, map(_figure, ratios), strict=True))
 
 
-def _sampled(networks: Sequence[MeasuredNetwork], among: NDArray[np.bool_]) -> dict[str, Sampled]:
+def _sampled(
+    facts: DeviceFacts, networks: Sequence[MeasuredNetwork], among: NDArray[np.bool_]
+) -> dict[str, Sampled]:
     kernels = {kernel for index in np.flatnonzero(among).tolist() for kernel in networks[index].kernels}
-    return sampled_ranges([part for kernel in kernels for part in parts(kernel) if part.op in TERMS])
+    return sampled_ranges(
+        [part for kernel in kernels for part in parts(kernel, facts.folded) if part.op in facts.terms]
+    )
 
 
 def _left_out(
@@ -195,7 +197,7 @@ def _left_out(
     """Fit without a family and predict it, with the ranges and operators that the others measured."""
     theirs = np.array([network.family == family for network in networks])
     others = among & ~theirs
-    sampled = _sampled(networks, others)
+    sampled = _sampled(card, networks, others)
     arrays = {op: values for op, values in design.solve(others).items() if op in sampled}
     model = Additive(card.model_copy(update={"sampled": sampled}), arrays, card.measured_batch)
     members = [networks[index] for index in np.flatnonzero(theirs).tolist()]
@@ -228,18 +230,14 @@ def _figure(value: float) -> float:
     return round(float(value), 4)
 
 
-def _stacked(op: str, shapes: Shapes) -> Values:
-    return np.stack(list(TERMS[op](shapes).values()), axis=1)
-
-
 def _reference(facts: DeviceFacts, part: Kernel) -> tuple[Kernel, float]:
     """The operator that gets a coefficient for ``part``: itself, or its stand-in times a factor."""
-    if part.op in TERMS:
+    if part.op in facts.terms:
         return part, 1.0
     rule = facts.surrogates.get(part.op)
-    if rule is None or rule.reference not in TERMS:
-        raise DataError(
-            f"cannot fit the operator {part.op!r}: it needs a stand-in in the device's facts; "
-            f"fitted are {', '.join(sorted(TERMS))}"
+    if rule is None or rule.reference not in facts.terms:
+        raise ConfigError(
+            f"device {facts.device!r} cannot be fitted to the operator {part.op!r}: give it terms or a "
+            f"stand-in in the device's facts; terms are given for {', '.join(sorted(facts.terms))}"
         )
     return replace(part, op=rule.reference), rule.factor

@@ -69,7 +69,9 @@ class DeviceFacts(Settings):
     without a word, ``measured_batch`` the one of the measured networks. ``launch_us`` is the least that any
     kernel costs; ``peak_gmacs_per_second`` and ``peak_gbytes_per_second`` are physical peaks that no kernel
     may beat. ``extrapolation_error`` is the one-sigma error granted to a shape outside the measured ranges.
-    ``fusion`` holds the pairs of operators that the runtime makes one kernel of.
+    ``fusion`` holds the pairs of operators that the runtime makes one kernel of, ``folded`` the operators
+    that are free inside such a kernel. ``terms`` names, per operator, what its time depends on
+    (``quadnas.latency.terms``); an operator without terms needs a rule in ``surrogates``.
     """
 
     format: Literal["quadnas-device/1"]
@@ -91,6 +93,8 @@ class DeviceFacts(Settings):
     peak_gbytes_per_second: Positive
     extrapolation_error: Share
     fusion: tuple[tuple[Text, Text], ...]
+    folded: tuple[Text, ...]
+    terms: dict[Text, tuple[Text, ...]]
     surrogates: dict[Text, SurrogateRule]
 
 

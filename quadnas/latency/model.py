@@ -43,7 +43,7 @@ class Price:
 class LatencyModel(ABC):
     """Prices kernels on one device at one batch size; a network costs the sum over its kernels.
 
-    A back-end is one file in ``quadnas/latency/backends`` that registers a subclass by name. Its constructor checks
+    A back-end is one file in ``quadnas/latency/backends`` that registers a subclass. Its constructor checks
     the names, shapes and values of ``arrays`` and raises DataError. Every price is finite and positive, no
     kernel is faster than the device's peak, and none gets cheaper with more channels, a larger map or a
     larger kernel (``quadnas.testing.latency`` checks that).

@@ -1,5 +1,6 @@
 """Fused operator names: what nn-Meter, QuadraNAS and users call the same thing."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import lru_cache
 
@@ -22,7 +23,6 @@ _ALIASES = {
     "depthwiseconv": "dwconv",
 }
 _TWO_WORDS = ("max-pool", "avg-pool", "global-pool", "global-avgpool", "global-avg-pool")
-_BEHIND_CONV = {"bn", "relu"}
 _SQUEEZE = "se"
 
 
@@ -36,12 +36,12 @@ def words(op: str) -> tuple[str, ...]:
     return tuple(_ALIASES.get(part, part) for part in parts)
 
 
-def parts(kernel: Kernel) -> list[Kernel]:
+def parts(kernel: Kernel, folded: Collection[str]) -> list[Kernel]:
     """The single operators that cost time in a fused kernel, with their shapes.
 
-    Batch normalisation folds into the weights of a convolution, and a ReLU rides on any store; every other
-    operator behind the first works on the output of the first. Squeeze-and-excitation (``cout`` = squeezed
-    width) is a global pool, two fully connected layers, a hard sigmoid and a product.
+    An operator of ``folded`` is free behind another one (batch normalisation only behind a convolution or
+    ``fc``, into whose weights it folds); any other works on the output of the first. Squeeze-and-excitation
+    (``cout`` = squeezed width) is a pool, two fully connected layers, a hard sigmoid and a product.
     """
     first, *rest = words(kernel.op)
     if first == _SQUEEZE:
@@ -51,9 +51,8 @@ def parts(kernel: Kernel) -> list[Kernel]:
         found = [replace(kernel, op=first)]
         height, width = -(-kernel.h // kernel.stride), -(-kernel.w // kernel.stride)
         out = Kernel("", height, width, (kernel.cout,), kernel.cout, batch=kernel.batch)
-    folded = _BEHIND_CONV if first in ("conv", "dwconv", "fc") else {"relu"}
-    found += [replace(out, op=word) for word in rest if word not in folded]
-    return found
+    foldable = set(folded) if first in ("conv", "dwconv", "fc") else set(folded) - {"bn"}
+    return found + [replace(out, op=word) for word in rest if word not in foldable]
 
 
 def _squeeze_parts(kernel: Kernel) -> list[Kernel]:

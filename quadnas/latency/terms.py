@@ -48,6 +48,11 @@ class Shapes:
         return self.batch * np.ceil(self.h / self.stride) * np.ceil(self.w / self.stride)
 
     @property
+    def depth(self) -> Vector:
+        """Products that are summed up for one output of a convolution."""
+        return self.cin * self.kernel**2
+
+    @property
     def taps(self) -> Vector:
         """Kernel taps that fall inside the map, over all output pixels: what depthwise code executes."""
         return (
@@ -77,94 +82,88 @@ def _beyond(values: Vector, threshold: float) -> Vector:
     return np.maximum(values - threshold, 0)
 
 
-def _conv(s: Shapes) -> dict[str, Vector]:
-    """A matrix product of (positions x depth) by (depth x cout), after a gather where kernel > 1."""
-    depth = s.cin * s.kernel**2
-    macs = s.positions * depth * s.cout
-    spatial = s.kernel > 1
-    gathered = s.positions * depth
-    return {
-        "spatial_macs": macs * spatial,
-        "tile_macs": _up(s.positions, 8) * _up(s.cout, 8) * depth,
-        "macs_odd_depth": s.positions * s.cout * _up(s.cin, 8) * s.kernel**2,
-        "macs_deep": macs * np.maximum(np.log2(depth / 8192), 0),
-        "macs_deeper": macs * np.maximum(np.log2(depth / 16384), 0),
-        "macs_wide_map": macs * np.maximum(np.log2(s.positions / 784), 0),
-        "weights": depth * s.cout,
-        "input": s.positions_in * s.cin,
-        "output": s.positions * s.cout,
-        "input_beyond": _beyond(s.positions_in * s.cin, CACHE_ELEMENTS),
-        "output_beyond": _beyond(s.positions * s.cout, CACHE_ELEMENTS),
-        "gathered": gathered,
-        "gathered_spatial": gathered * spatial,
-        "gathered_strided": gathered * (s.stride > 1),
-        "gathered_beyond": _beyond(gathered, CACHE_ELEMENTS) * spatial,
-        "rows": s.positions * s.cin * s.kernel * spatial,
-        "cout": s.cout,
-    }
+def _macs(s: Shapes) -> Vector:
+    return s.positions * s.depth * s.cout
 
 
-def _dwconv(s: Shapes) -> dict[str, Vector]:
-    macs = s.taps * s.cin
-    strided = s.stride > 1
-    map_in = s.positions_in * s.cin
-    return {
-        "macs": macs,
-        "macs_spatial": macs * (s.kernel > 1),
-        "macs_over_3": macs * (s.kernel > 3),
-        "macs_over_5": macs * (s.kernel > 5),
-        "macs_strided": macs * strided,
-        "output": s.positions * s.cin,
-        "output_strided": s.positions * s.cin * strided,
-        "input": map_in,
-        "input_beyond": _beyond(map_in, CACHE_ELEMENTS / 2),
-        "positions": s.positions,
-        "rows": s.positions * s.kernel,
-        "taps": s.positions * s.kernel**2,
-        "weights": s.kernel**2 * s.cin,
-    }
+def _growth(values: Vector, threshold: float) -> Vector:
+    """How often ``values`` doubled beyond a threshold."""
+    return np.maximum(np.log2(values / threshold), 0)
 
 
-def _fc(s: Shapes) -> dict[str, Vector]:
-    weights = s.cin * s.cout
-    return {
-        "macs": s.batch * weights,
-        "weights": weights,
-        "weights_beyond": _beyond(weights, CACHE_ELEMENTS),
-        "cout": s.cout,
-    }
+Term = Callable[[Shapes], Vector]
 
+# A convolution is a product of (positions x depth) by (depth x cout), after a gather where kernel > 1.
+_CONV: dict[str, Term] = {
+    "calls": lambda s: np.ones_like(s.h),
+    "macs": _macs,
+    "tile_macs": lambda s: _up(s.positions, 8) * _up(s.cout, 8) * s.depth,
+    "macs_odd_cin": lambda s: s.positions * s.cout * _up(s.cin, 8) * s.kernel**2,
+    "macs_deep": lambda s: _macs(s) * _growth(s.depth, 8192),
+    "macs_deeper": lambda s: _macs(s) * _growth(s.depth, 16384),
+    "macs_wide": lambda s: _macs(s) * _growth(s.cout, 512),
+    "macs_large_output": lambda s: _macs(s) * _growth(s.positions * s.cout, 256e3),
+    "weights": lambda s: s.depth * s.cout,
+    "input": lambda s: s.positions_in * s.cin,
+    "input_strided": lambda s: s.positions_in * s.cin * (s.stride > 1),
+    "output": lambda s: s.positions * s.cout,
+    "positions_spatial": lambda s: s.positions * (s.kernel > 1),
+    "gathered_strided": lambda s: s.positions * s.depth * (s.stride > 1),
+    "gathered_beyond": lambda s: _beyond(s.positions * s.depth, 64e3) * (s.kernel > 1),
+    "rows": lambda s: s.positions * s.cin * s.kernel * (s.kernel > 1),
+}
 
-def _pool(s: Shapes) -> dict[str, Vector]:
-    return {
-        "taps": s.positions * s.cin * s.kernel**2,
-        "input": s.positions_in * s.cin,
-        "positions": s.positions,
-    }
+_DWCONV: dict[str, Term] = {
+    "calls": lambda s: np.ones_like(s.h),
+    "macs": lambda s: s.taps * s.cin,
+    "macs_by_8": lambda s: s.taps * _up(s.cin, 8),
+    "macs_over_3": lambda s: s.taps * s.cin * (s.kernel > 3),
+    "output": lambda s: s.positions * s.cin,
+    "input": lambda s: s.positions_in * s.cin,
+    "input_spatial": lambda s: s.positions_in * s.cin * (s.kernel > 1),
+    "input_beyond": lambda s: _beyond(s.positions_in * s.cin, CACHE_ELEMENTS / 2),
+    "positions": lambda s: s.positions,
+    "rows": lambda s: s.positions * s.kernel,
+    "lines": lambda s: s.batch * np.ceil(s.h / s.stride) * s.kernel,
+    "weights": lambda s: s.kernel**2 * s.cin,
+}
 
+_FC: dict[str, Term] = {
+    "calls": lambda s: np.ones_like(s.h),
+    "macs": lambda s: s.batch * s.cin * s.cout,
+    "weights": lambda s: s.cin * s.cout,
+    "weights_beyond": lambda s: _beyond(s.cin * s.cout, CACHE_ELEMENTS),
+    "cout": lambda s: s.cout,
+}
 
-def _global_pool(s: Shapes) -> dict[str, Vector]:
-    """Most measured rows say h = 1 whatever the map was (nn-Meter's spelling), so only channels count."""
-    return {"channels": s.batch * s.cin}
+_POOL: dict[str, Term] = {
+    "calls": lambda s: np.ones_like(s.h),
+    "taps": lambda s: s.positions * s.cin * s.kernel**2,
+    "input": lambda s: s.positions_in * s.cin,
+    "positions": lambda s: s.positions,
+}
 
+# Most measured rows say h = 1 whatever the map was (nn-Meter's spelling), so only channels count.
+_GLOBAL_POOL: dict[str, Term] = {
+    "channels": lambda s: s.batch * s.cin,
+    "calls": lambda s: np.ones_like(s.h),
+}
 
-def _elementwise(s: Shapes) -> dict[str, Vector]:
-    elements = s.positions_in * (s.cin + s.cout)
-    return {
-        "elements": elements,
-        "elements_beyond": _beyond(elements, CACHE_ELEMENTS),
-        "rows": s.positions_in * s.inputs,
-    }
+_ELEMENTWISE: dict[str, Term] = {
+    "calls": lambda s: np.ones_like(s.h),
+    "elements": lambda s: s.positions_in * (s.cin + s.cout),
+    "elements_beyond": lambda s: _beyond(s.positions_in * (s.cin + s.cout), CACHE_ELEMENTS),
+    "rows": lambda s: s.positions_in * s.inputs,
+}
 
-
-TERMS: dict[str, Callable[[Shapes], dict[str, Vector]]] = {
-    "conv": _conv,
-    "dwconv": _dwconv,
-    "fc": _fc,
-    "max-pool": _pool,
-    "avg-pool": _pool,
-    "global-pool": _global_pool,
-    **dict.fromkeys(("add", "relu", "bn", "concat", "split", "channel_shuffle"), _elementwise),
+TERMS: dict[str, dict[str, Term]] = {
+    "conv": _CONV,
+    "dwconv": _DWCONV,
+    "fc": _FC,
+    "max-pool": _POOL,
+    "avg-pool": _POOL,
+    "global-pool": _GLOBAL_POOL,
+    **dict.fromkeys(("add", "relu", "bn", "concat", "split", "channel_shuffle"), _ELEMENTWISE),
 }
 
 

@@ -10,15 +10,20 @@ from quadnas.errors import DataError
 from quadnas.latency.card import DeviceCard, DeviceFacts, Sampled
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import BACK_ENDS, Arrays, Coverage, LatencyModel, Price
-from quadnas.latency.names import parts, words
+from quadnas.latency.names import parts
 from quadnas.latency.terms import TERMS, Shapes, Vector, peak_work
 
 MAX_MS = 1e6  # a coefficient beyond it is no measurement
 
 
-def term_names(op: str) -> list[str]:
-    """The names of the terms of an operator, in the order of its coefficients."""
-    return list(TERMS[op](Shapes.of([Kernel(op, 1, 1, (1,), 1)])))
+def check_terms(facts: DeviceFacts) -> None:
+    """Raise DataError if the card names an operator or a term that this back-end does not have."""
+    for op, names in facts.terms.items():
+        if unknown := [name for name in names if name not in TERMS.get(op, {})]:
+            raise DataError(
+                f"device {facts.device!r}: unknown terms of {op!r}: {', '.join(unknown)}; "
+                f"known: {', '.join(TERMS.get(op, {})) or 'none'}"
+            )
 
 
 def floor_ms(facts: DeviceFacts, op: str, shapes: Shapes) -> Vector:
@@ -27,6 +32,11 @@ def floor_ms(facts: DeviceFacts, op: str, shapes: Shapes) -> Vector:
     arithmetic_ms = macs / (facts.peak_gmacs_per_second * 1e6)
     traffic_ms = elements * facts.bytes_per_element / (facts.peak_gbytes_per_second * 1e6)
     return facts.launch_us * 1e-3 + np.maximum(arithmetic_ms, traffic_ms)
+
+
+def term_values(facts: DeviceFacts, op: str, shapes: Shapes) -> NDArray[np.float64]:
+    """The device's terms of an operator: (kernels, terms)."""
+    return np.stack([TERMS[op][name](shapes) for name in facts.terms[op]], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +56,13 @@ class Additive(LatencyModel):
 
     def __init__(self, card: DeviceCard, arrays: Arrays, batch: int) -> None:
         super().__init__(card, arrays, batch)
+        check_terms(card)
         if set(arrays) != set(card.sampled):
             raise DataError(
                 f"device {card.device!r}: the arrays are of {sorted(arrays)}, the card of {sorted(card.sampled)}"
             )
         for op, values in arrays.items():
-            expected = (len(term_names(op)),) if op in TERMS else None
+            expected = (len(card.terms.get(op, ())),)
             if values.shape != expected or values.dtype != np.float64:
                 raise DataError(
                     f"device {card.device!r}: the array {op!r} is {values.dtype} of shape {values.shape}, "
@@ -68,7 +79,7 @@ class Additive(LatencyModel):
         found: list[_Part] = []
         refused: dict[int, str] = {}
         for owner, kernel in enumerate(kernels):
-            for part in parts(kernel):
+            for part in parts(kernel, self.card.folded):
                 answer = self._part(owner, part)
                 if isinstance(answer, _Part):
                     found.append(answer)
@@ -119,15 +130,14 @@ class Additive(LatencyModel):
 
 def operator_ms(facts: DeviceFacts, op: str, shapes: Shapes, coefficients: NDArray[np.float64]) -> Vector:
     """Milliseconds of one operator on many shapes."""
-    terms = TERMS[op](shapes)
-    return floor_ms(facts, op, shapes) + np.stack(list(terms.values()), axis=1) @ coefficients
+    return floor_ms(facts, op, shapes) + term_values(facts, op, shapes) @ coefficients
 
 
 def sampled_ranges(kernels: Sequence[Kernel]) -> dict[str, Sampled]:
-    """What a set of measured kernels covers, operator by operator."""
+    """What a set of measured single operators covers, operator by operator."""
     by_op: dict[str, list[Kernel]] = {}
     for kernel in kernels:
-        by_op.setdefault(words(kernel.op)[0], []).append(kernel)
+        by_op.setdefault(kernel.op, []).append(kernel)
     return {
         op: Sampled(
             h=_range([k.h for k in group]),
