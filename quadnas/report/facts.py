@@ -1,0 +1,156 @@
+"""What the page and the terminal both say of a result, worked out once."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from quadnas.latency.card import DeviceCard
+from quadnas.report.labels import Label, read_label
+from quadnas.search.result import SearchResult, SlotRecord
+from quadnas.search.settings import SearchSettings
+
+FILE_NAME = "report.html"
+_ENOUGH = 0.9
+
+
+def ms(value: float) -> str:
+    """Milliseconds with the digits that a prediction deserves, such as ``287.4 ms`` or ``2.871 ms``."""
+    return f"{value:.{1 if value >= 100 else 2 if value >= 10 else 3}f} ms"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as ``84.2%``."""
+    return f"{fraction:.1%}"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Where the measured latency lies if the prediction errs by at most ``error`` (a fraction) of it.
+
+    ``share`` of the device's held-out networks kept to that error. Surrogate prices err by
+    ``surrogate_error`` (a fraction of their ms) on top.
+    """
+
+    low_ms: float
+    high_ms: float
+    error: float
+    share: float
+    surrogate_error: float
+
+
+def error_band(card: DeviceCard, result: SearchResult) -> Band:
+    """The narrowest of the card's bands that held for nine of ten held-out networks, else the widest.
+
+    Held-out networks hardly check surrogates, so these widen it by the largest one-sigma error among those
+    used, as if all of them erred the same way.
+    """
+    held = card.held_out
+    shares = {0.05: held.within_5, 0.10: held.within_10, 0.15: held.within_15}
+    error = next((error for error, share in shares.items() if share >= _ENOUGH), max(shares))
+    surrogate_error = max((_surrogate_error(card, op) for op in result.surrogates), default=0.0)
+    spread = surrogate_error * result.shares.get("surrogate", 0.0)
+    return Band(
+        result.latency_ms * (1 - spread) / (1 + error),
+        result.latency_ms * (1 + spread) / (1 - error),
+        error,
+        shares[error],
+        surrogate_error,
+    )
+
+
+def _surrogate_error(card: DeviceCard, op: str) -> float:
+    """Of a kernel that may be fused of several operators; one without a rule was extrapolated."""
+    rules = (rule.error for name, rule in card.surrogates.items() if f"-{name}-" in f"-{op}-")
+    return max(rules, default=card.extrapolation_error)
+
+
+def band_text(band: Band, card: DeviceCard) -> str:
+    """The condition under which the band holds."""
+    surrogates = f", and surrogate prices by {band.surrogate_error:.0%}" if band.surrogate_error else ""
+    return (
+        f"if the prediction errs by at most {band.error:.0%}, as on {percent(band.share)} of "
+        f"{card.held_out.models:,} held-out networks{surrogates}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """Consecutive slots of one stage with the same maps, candidates and prices; ``number`` counts from 1."""
+
+    number: int
+    slots: tuple[SlotRecord, ...]
+
+    @property
+    def chosen(self) -> tuple[Label, ...]:
+        """The chosen candidate of every slot."""
+        return tuple(read_label(slot.labels[slot.chosen]) for slot in self.slots)
+
+    @property
+    def chosen_ms(self) -> tuple[float, ...]:
+        """Predicted ms of every chosen candidate; NaN where it has no price."""
+        prices = (slot.latency_ms[slot.chosen] for slot in self.slots)
+        return tuple(math.nan if price is None else price for price in prices)
+
+    @property
+    def latency_ms(self) -> float:
+        """Predicted ms of all chosen candidates together."""
+        return math.fsum(self.chosen_ms)
+
+    @property
+    def alike_kernels(self) -> tuple[int, ...]:
+        """The candidate kernels that see the same pixels on the training map, if there are several.
+
+        On a map of side m an odd kernel reaches every pixel from every pixel as soon as k >= 2 m - 1; what a
+        larger one adds always falls on padding.
+        """
+        labels = (read_label(text) for text in self.slots[0].labels)
+        kernels = {int(label.arguments["k"]) for label in labels if "k" in label.arguments}
+        alike = sorted(kernel for kernel in kernels if kernel >= 2 * self.slots[0].train_map - 1)
+        return tuple(alike) if len(alike) > 1 else ()
+
+
+def stages(result: SearchResult) -> tuple[StageRecord, ...]:
+    """The slots in order, grouped."""
+    groups = groupby(result.slots, lambda s: (s.stage, s.labels, s.latency_ms, s.train_map, s.deployed_map))
+    return tuple(StageRecord(key[0] + 1, tuple(slots)) for key, slots in groups)
+
+
+def fixed_ms(result: SearchResult) -> float:
+    """Predicted ms of everything outside the slots: stem, down-sampling, head."""
+    return result.latency_ms - math.fsum(stage.latency_ms for stage in stages(result))
+
+
+def is_free(price: float) -> bool:
+    """Whether a candidate runs no operator and so lets its input through (an uncovered one has no price)."""
+    return price == 0
+
+
+def kernel_notes(records: Sequence[StageRecord]) -> Iterator[str]:
+    """A sentence for every stage on whose training maps some kernels could not be told apart."""
+    for record in records:
+        if alike := record.alike_kernels:
+            side = record.slots[0].train_map
+            names = f"{', '.join(map(str, alike[:-1]))} and {alike[-1]}"
+            yield (
+                f"Stage {record.number} was trained on {side}x{side} maps, where kernels {names} see the "
+                "same pixels: the search could not learn which of them is better."
+            )
+
+
+def conditions(settings: SearchSettings, card: DeviceCard) -> str:
+    """What the latency stands for: input, batch, precision, runtime."""
+    side = settings.input_size
+    batch = settings.batch or card.batch
+    return f"{side}x{side} pixels, batch {batch}, {card.precision}, {card.runtime}"
+
+
+def accuracy_text(result: SearchResult) -> str:
+    """Accuracy with what it was measured on."""
+    side = result.train_size
+    weights = (
+        f"retrained; {percent(result.inherited_accuracy)} with inherited weights"
+        if result.retrained
+        else "inherited weights, not retrained"
+    )
+    return f"{percent(result.accuracy)} of the test split at {side}x{side} pixels ({weights})"

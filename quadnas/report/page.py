@@ -1,0 +1,177 @@
+"""A finished search as one self-contained HTML page: no script, nothing fetched, light and dark."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from quadnas.latency.card import DeviceCard
+from quadnas.report import facts
+from quadnas.report.figures import Events, curves
+from quadnas.report.labels import Label, read_label
+from quadnas.run.folder import RunFolder
+from quadnas.search.result import SearchResult
+from quadnas.search.settings import SearchSettings
+
+_WIDEST_PX, _HIGHEST_PX = 40, 60
+_COLOURS = 6
+
+
+def write_report(run: RunFolder, settings: SearchSettings, result: SearchResult, card: DeviceCard) -> Path:
+    """Write ``report.html`` into a run whose lock is held; raises DataError (journal), MachineError (disk)."""
+    return run.write(facts.FILE_NAME, render_page(settings, result, run.journal.read(), card))
+
+
+def render_page(settings: SearchSettings, result: SearchResult, events: Events, card: DeviceCard) -> str:
+    """The page; the same run gives the same text. ``events`` are the lines of the journal."""
+    steps = [event for event in events if event["event"] == "ArchitectureStep"]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(ms=facts.ms, percent=facts.percent)
+    records = facts.stages(result)
+    band = facts.error_band(card, result)
+    return environment.get_template("page.html").render(
+        settings=settings,
+        result=result,
+        card=card,
+        conditions=facts.conditions(settings, card),
+        band=band,
+        band_text=facts.band_text(band, card),
+        accuracy=facts.accuracy_text(result),
+        kernel_notes=list(facts.kernel_notes(records)),
+        fixed_ms=facts.fixed_ms(result),
+        scale=_scale(result, band),
+        pictures=_pictures(records),
+        tables=list(_tables(records, steps[-1]["probabilities"] if steps else None)),
+        families=_families(records),
+        curves=curves(result, events),
+        notices=[event["text"] for event in events if event["event"] == "Notice"],
+        settings_rows=list(_flat(settings.model_dump(exclude_none=True))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A chosen block as a box of ``width`` x ``height`` px in the colour of its family."""
+
+    label: Label
+    latency_ms: float
+    free: bool
+    colour: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """The blocks of one stage."""
+
+    stage: facts.StageRecord
+    blocks: tuple[_Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One candidate of one slot; ``probability`` is None without architecture steps."""
+
+    probability: float | None
+    chosen: bool
+    likeliest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One stage's candidates with their prices, and a row of cells for every slot."""
+
+    stage: facts.StageRecord
+    prices: tuple[tuple[str, float | None], ...]
+    rows: tuple[tuple[_Cell, ...], ...]
+
+
+def _scale(result: SearchResult, band: facts.Band) -> dict[str, str]:
+    """Where things lie on an axis from 0 ms to a little beyond all of them, as CSS."""
+    spans = {
+        "range": result.feasible_ms,
+        "band": (band.low_ms, band.high_ms),
+        "latency": (result.latency_ms, None),
+        "limit": (result.limit_ms, None),
+    }
+    unit_ms = 1.02 * max(value for span in spans.values() for value in span if value is not None) / 100
+    return {
+        name: f"left:{low / unit_ms:.2f}%"
+        + (f";width:{(high - low) / unit_ms:.2f}%" if high is not None else "")
+        for name, (low, high) in spans.items()
+    }
+
+
+def _families(records: Sequence[facts.StageRecord]) -> dict[str, int]:
+    """Every family that was chosen and costs something, with its colour."""
+    names = dict.fromkeys(
+        label.family
+        for record in records
+        for label, price in zip(record.chosen, record.chosen_ms, strict=True)
+        if not facts.is_free(price)
+    )
+    return {name: number % _COLOURS for number, name in enumerate(names)}
+
+
+def _pictures(records: Sequence[facts.StageRecord]) -> list[_Picture]:
+    """Kernel as height and expansion as width, in proportion to the largest among all candidates."""
+    families = _families(records)
+    labels = [read_label(text) for record in records for slot in record.slots for text in slot.labels]
+    largest = {
+        letter: max((label.arguments.get(letter, 0.0) for label in labels), default=0.0) for letter in "ke"
+    }
+
+    def side(label: Label, letter: str, pixels: int) -> int:
+        value = label.arguments.get(letter)
+        return round(pixels * value / largest[letter]) if value else pixels // 2
+
+    return [
+        _Picture(
+            record,
+            tuple(
+                _Block(
+                    label,
+                    price,
+                    facts.is_free(price),
+                    families.get(label.family, 0),
+                    side(label, "e", _WIDEST_PX),
+                    side(label, "k", _HIGHEST_PX),
+                )
+                for label, price in zip(record.chosen, record.chosen_ms, strict=True)
+            ),
+        )
+        for record in records
+    ]
+
+
+def _tables(
+    records: Sequence[facts.StageRecord], probabilities: Sequence[Sequence[float]] | None
+) -> Iterator[_Table]:
+    first = 0
+    for record in records:
+        rows = []
+        for position, slot in enumerate(record.slots, first):
+            row = probabilities[position] if probabilities else [None] * len(slot.labels)
+            best = max(range(len(row)), key=lambda i: row[i] or 0.0) if probabilities else None
+            rows.append(tuple(_Cell(p, i == slot.chosen, i == best) for i, p in enumerate(row)))
+        first += len(record.slots)
+        slot = record.slots[0]
+        yield _Table(record, tuple(zip(slot.labels, slot.latency_ms, strict=True)), tuple(rows))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

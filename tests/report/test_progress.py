@@ -1,0 +1,83 @@
+import io
+
+import pytest
+
+from quadnas.report.progress import Progress
+from quadnas.run.events import Derived, Evaluated, Event, Notice, PhaseStarted, WeightStep
+
+from .example import search_events, search_result
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(events: list[Event], stream: io.StringIO | None = None) -> str:
+    stream = stream or io.StringIO()
+    with Progress(stream) as progress:
+        for event in events:
+            progress(event)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("steps", [3, 40, 1000])
+def test_a_log_gets_a_line_for_every_tenth_of_a_phase(steps: int) -> None:
+    text = shown(search_events(search_result(), steps))
+    assert "\r" not in text
+    assert text.endswith("\n")
+    for phase in ("warm-up", "search", "retraining"):
+        lines = [line for line in text.splitlines() if line.startswith(phase)]
+        assert len(lines) == 1 + min(steps, 10)
+        assert f"{steps}/{steps} (100%)" in lines[-1]
+
+
+def test_a_line_shows_running_means_and_the_latency_against_the_limit() -> None:
+    lines = shown(search_events(search_result(), 40)).splitlines()
+    (last,) = [line for line in lines if line.startswith("search 40/40")]
+    assert "/35, mult " in last
+    assert "E[ms]" not in next(line for line in lines if line.startswith("retraining 40/40"))
+    steps = [WeightStep("search", n, 10, loss, loss / 10, 0.1) for n, loss in ((1, 4.0), (2, 2.0))]
+    means = shown([PhaseStarted("search", 0, 10), *steps]).splitlines()
+    assert "loss 4.00, acc 40%" in means[1]
+    assert "loss 3.90, acc 39%" in means[2]
+
+
+def test_a_resumed_phase_goes_on_from_its_step() -> None:
+    steps = [WeightStep("search", n, 100, 1.0, 0.5, 0.1) for n in range(78, 101)]
+    lines = shown([PhaseStarted("search", 77, 100), *steps]).splitlines()
+    assert [line.split()[1] for line in lines] == ["step", "80/100", "90/100", "100/100"]
+
+
+def test_a_terminal_gets_one_bar_per_phase_that_is_closed_on_an_interruption() -> None:
+    stream = Terminal()
+    with pytest.raises(KeyboardInterrupt), Progress(stream) as progress:
+        progress(PhaseStarted("search", 0, 10))
+        progress(WeightStep("search", 4, 10, 1.5, 0.25, 0.1))
+        raise KeyboardInterrupt
+    text = stream.getvalue()
+    assert text.endswith("\n")
+    last = text.rstrip("\n").split("\r")[-1]
+    assert last.startswith("search |")
+    assert "4/10" in last
+    assert "loss 1.50, acc 25%" in last
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_notices_and_findings_are_lines_of_their_own(stream: type[io.StringIO]) -> None:
+    events: list[Event] = [
+        PhaseStarted("search", 0, 10),
+        Notice("mind the gap"),
+        Derived("quadra-k3-e2", 32.5, "quadra-k7-e4", 40.0),
+        Evaluated("inherited", "test", 0.8125, 0.6, 10000),
+    ]
+    lines = shown(events, stream()).replace("\r", "\n").splitlines()
+    assert "mind the gap" in lines
+    assert "architecture found: 32.50 ms, within the limit" in lines
+    assert "inherited weights: 81.2% of 10,000 images of the test split" in lines
+
+
+def test_steps_without_a_phase_are_passed_over() -> None:
+    assert shown([WeightStep("search", 1, 10, 1.0, 0.5, 0.1)]) == ""
