@@ -59,6 +59,7 @@ def test_a_folder_of_idx_files_is_read_pixel_by_pixel(folder: Path) -> None:
         split.images[:, 0, 0, 0] for split in (data.train, data.held_out) if isinstance(split, MemorySplit)
     ]
     assert sorted(torch.cat(firsts).tolist()) == list(range(40))
+    assert firsts[1].max() >= 10, "held-out images must not be the first of their classes"
     for split in (data.train, data.held_out):
         assert isinstance(split, MemorySplit)
         assert (split.images[:, 0, 0, 0] % 10).tolist() == split.labels.tolist()
@@ -68,28 +69,37 @@ CONTENT = labels_idx(40)
 
 
 @pytest.mark.parametrize(
-    ("damaged", "message"),
+    ("content", "message"),
     [
-        (gzip.compress(b"\x00\x00\x08\x03" + CONTENT[4:]), "magic 0x00000803.*must have magic 0x00000801"),
-        (gzip.compress(b"\x00\x00\x0d\x01" + CONTENT[4:]), "magic 0x00000d01"),
-        (gzip.compress(CONTENT[:6]), "header is cut short"),
-        (gzip.compress(CONTENT[:-1]), "promises 40 bytes, the file holds 39"),
-        (gzip.compress(CONTENT + b"\x00"), "promises 40 bytes, the file holds 41"),
-        (gzip.compress(CONTENT[:4] + bytes(4)), r"\[0\]"),
-        (gzip.compress(CONTENT[:4] + b"\xff" * 4 + CONTENT[8:]), "4294967295"),
-        (gzip.compress(CONTENT)[:-9], "not a complete gzip file"),
-        (gzip.compress(CONTENT)[:-8] + bytes(8), "not a complete gzip file"),
-        (CONTENT, "not a complete gzip file"),
-        (b"", "header is cut short"),
-        (gzip.compress(CONTENT[:-1] + b"\x0a"), "label 10, but labels go from 0 to 9"),
-        (gzip.compress(labels_idx(39)), "40 train images but 39 labels"),
+        (b"\x00\x00\x08\x03" + CONTENT[4:], "magic 0x00000803.*must have magic 0x00000801"),
+        (b"\x00\x00\x0d\x01" + CONTENT[4:], "magic 0x00000d01"),
+        (CONTENT[:6], "header is cut short"),
+        (CONTENT[:-1], "promises 40 bytes, the file holds 39"),
+        (CONTENT + b"\x00", "promises 40 bytes, the file holds 41"),
+        (CONTENT[:4] + bytes(4), r"\[0\]"),
+        (CONTENT[:4] + b"\xff" * 4 + CONTENT[8:], "4294967295"),
+        (CONTENT[:-1] + b"\x0a", "label 10, but labels go from 0 to 9"),
+        (labels_idx(39), "40 train images but 39 labels"),
     ],
 )
-def test_a_damaged_file_is_a_data_error(folder: Path, damaged: bytes, message: str) -> None:
-    (folder / TRAIN_LABELS).write_bytes(damaged)
+def test_a_wrong_idx_file_is_a_data_error(folder: Path, content: bytes, message: str) -> None:
+    (folder / TRAIN_LABELS).write_bytes(gzip.compress(content))
     with pytest.raises(DataError, match=message) as caught:
         load_data(f"fashion-mnist:{folder}")
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", range(len(gzip.compress(CONTENT, mtime=0))))
+def test_a_file_cut_anywhere_is_a_data_error(folder: Path, kept: int) -> None:
+    (folder / TRAIN_LABELS).write_bytes(gzip.compress(CONTENT, mtime=0)[:kept])
+    with pytest.raises(DataError, match=r"not a complete gzip file|header is cut short"):
+        load_data(f"fashion-mnist:{folder}")
+
+
+def test_a_file_that_is_not_compressed_is_a_data_error(folder: Path) -> None:
+    (folder / TRAIN_LABELS).write_bytes(CONTENT)
+    with pytest.raises(DataError, match="not a complete gzip file"):
+        load_data(f"fashion-mnist:{folder}")
 
 
 def test_images_of_another_size_are_refused(folder: Path) -> None:

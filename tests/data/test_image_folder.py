@@ -72,6 +72,17 @@ def test_a_new_image_leaves_the_division_of_its_neighbours_nearly_alone(flat: Pa
     assert len(before - after) <= 1
 
 
+def test_the_splits_do_not_depend_on_the_order_in_which_files_were_written(tmp_path: Path) -> None:
+    names = [f"{c}/{i:02}.png" for c in "ab" for i in range(10)]
+    for root, order in (("one", names), ("two", names[::-1])):
+        for name in order:
+            paint(tmp_path / root / name, (0, 0, 0))
+    one, two = (load_data(f"folder:{tmp_path / root}") for root in ("one", "two"))
+    assert one.classes == two.classes == ("a", "b")
+    assert files_of(one.train) == files_of(two.train)
+    assert files_of(one.test) == files_of(two.test)
+
+
 @pytest.mark.parametrize("name", ["folder", "imagenet"])
 def test_given_parts_are_kept_apart(parted: Path, name: str) -> None:
     data = load_data(f"{name}:{parted}")
