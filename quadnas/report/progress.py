@@ -34,7 +34,8 @@ class Progress(AbstractContextManager["Progress"]):
         self._stream = stream
         self._live = stream.isatty()
         self._bar: tqdm[Never] | None = None
-        self._loss = self._accuracy = math.nan
+        self._loss = self._accuracy = 0.0
+        self._seen = 0
         self._latency = ""
 
     def __call__(self, event: Event) -> None:
@@ -65,7 +66,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _start(self, event: PhaseStarted) -> None:
         self._close()
-        self._loss = self._accuracy = math.nan
+        self._seen = 0
         self._latency = ""
         self._bar = tqdm(
             desc=event.phase,
@@ -83,8 +84,10 @@ class Progress(AbstractContextManager["Progress"]):
     def _advance(self, event: WeightStep) -> None:
         if self._bar is None:
             return
-        self._loss = _running(self._loss, event.loss)
-        self._accuracy = _running(self._accuracy, event.accuracy)
+        self._seen += 1
+        share = max(1 / self._seen, _NEWEST)
+        self._loss += share * (event.loss - self._loss)
+        self._accuracy += share * (event.accuracy - self._accuracy)
         parts = (f"loss {self._loss:.2f}", f"acc {self._accuracy:.0%}", self._latency)
         self._bar.set_postfix_str(", ".join(filter(None, parts)), refresh=False)
         total = self._bar.total or 1
@@ -103,7 +106,3 @@ class Progress(AbstractContextManager["Progress"]):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _running(mean: float, value: float) -> float:
-    return value if math.isnan(mean) else mean + _NEWEST * (value - mean)

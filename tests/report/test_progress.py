@@ -42,7 +42,7 @@ def test_a_line_shows_running_means_and_the_latency_against_the_limit() -> None:
     steps = [WeightStep("search", n, 10, loss, loss / 10, 0.1) for n, loss in ((1, 4.0), (2, 2.0))]
     means = shown([PhaseStarted("search", 0, 10), *steps]).splitlines()
     assert "loss 4.00, acc 40%" in means[1]
-    assert "loss 3.90, acc 39%" in means[2]
+    assert "loss 3.00, acc 30%" in means[2]
 
 
 def test_a_resumed_phase_goes_on_from_its_step() -> None:
