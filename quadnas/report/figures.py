@@ -104,7 +104,7 @@ def _latency(result: SearchResult, architecture: Events) -> str:
         axes.axhline(last["limit_ms"], color=_LIMIT, linestyle=":", label="limit less the margin")
     axes.plot(last["step"], result.bound_ms, "o", color=_INK, label="answer", clip_on=False)
     axes.set_ylabel("what is held to the limit, ms")
-    return _svg(figure, axes, "latency", "search step")
+    return _svg(figure, axes, "latency", "training step")
 
 
 def _multiplier(architecture: Events) -> str:
@@ -113,7 +113,7 @@ def _multiplier(architecture: Events) -> str:
     axes.plot(steps, values, color=_FIRST)
     axes.set_ylabel("multiplier")
     axes.set_ylim(bottom=0)
-    return _svg(figure, axes, "multiplier", "search step")
+    return _svg(figure, axes, "multiplier", "training step")
 
 
 def _phase_offsets(weight: Events) -> dict[str, int]:
