@@ -86,6 +86,23 @@ def read_settings(path: Path, model: type[S]) -> S:
     return validated(parse_yaml(read_text(path), str(path)), model, str(path))
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level must be keys; raises ConfigError."""
+    data = parse_yaml(read_text(path), str(path))
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ConfigError(f"{path}: expected keys with values, such as 'device: cortexA76'")
+    return data
+
+
+def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``below`` with the values of ``above``; nested mappings are merged key by key."""
+    merged = dict(below)
+    for key, value in above.items():
+        lower = merged.get(key)
+        merged[key] = overlaid(lower, value) if isinstance(lower, dict) and isinstance(value, dict) else value
+    return merged
+
+
 def validated(data: Any, model: type[S], source: str) -> S:
     """Validate plain data as ``model``; raises ConfigError naming ``source`` and every offending key."""
     try:

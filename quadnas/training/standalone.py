@@ -96,7 +96,8 @@ def new_network(spec: ModelSpec, seed: int) -> Network:
 def evaluate_weights(spec: ModelSpec, weights: Path, data: str, size: int | None) -> tuple[Score, int]:
     """Score of a weights file on the test split, and the image side used.
 
-    That is ``size``, else the one the weights were trained at, else the deployment size. Raises ConfigError, DataError.
+    That is ``size``, else the one the weights were trained at, else the deployment size. Raises ConfigError,
+    DataError.
     """
     network = Network(spec.layers)
     notes = load_weights(network, weights)

@@ -1,0 +1,318 @@
+"""The command line: parse, call, map errors to exit codes; nothing else.
+
+Whatever imports torch is imported inside a command, so that a wrong argument is refused at once.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quadnas.errors import ConfigError, CoverageError, QuadnasError
+from quadnas.units import parse_latency_ms, parse_percent
+
+app = typer.Typer(
+    help="The best vision network that runs within X ms on device D.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+spaces_app = typer.Typer(help="Search spaces.", no_args_is_help=True)
+predictors_app = typer.Typer(help="Latency predictors of devices.", no_args_is_help=True)
+app.add_typer(spaces_app, name="spaces")
+app.add_typer(predictors_app, name="predictors")
+
+Latency = Annotated[
+    float | None,
+    typer.Option(
+        "--max-latency", parser=parse_latency_ms, metavar="300ms", help="The hard limit; units us, ms, s."
+    ),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        "--latency-margin", parser=parse_percent, metavar="5%", help="Stay that far below the limit."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="digits, fashion-mnist, cifar10:PATH, cifar100:PATH, imagenet:PATH, folder:PATH [digits].",
+    ),
+]
+TrainSize = Annotated[
+    int | None,
+    typer.Option("--train-size", help="Side of the training images in pixels [the data set's own]."),
+]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.")]
+Batch = Annotated[int | None, typer.Option("--batch", help="Images per inference [the device's default].")]
+InputSize = Annotated[
+    int | None, typer.Option("--input-size", help="Side of the images at deployment, for the latency [224].")
+]
+
+
+@app.command()
+def search(
+    device: Annotated[str | None, typer.Option("--device", help="Device name or path of its folder.")] = None,
+    max_latency: Latency = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="Search space name or file [quadranet].")
+    ] = None,
+    data: Data = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", help="Search strategy [proxyless].")] = None,
+    input_size: InputSize = None,
+    train_size: TrainSize = None,
+    batch: Batch = None,
+    latency_margin: Margin = None,
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", help="Hold the limit with this probability, e.g. 0.9.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything that is random [0].")] = None,
+    retrain_epochs: Annotated[
+        int | None, typer.Option("--retrain-epochs", help="Passes over the data in retraining; 0 skips it.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML file with any setting; options given here win.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder [runs/SPACE-DEVICE-LIMIT].")] = None,
+    resume: Resume = None,
+    as_json: Json = False,
+) -> None:
+    """Find the best network of a space that runs within a latency limit, export and retrain it."""
+    given: dict[str, Any] = {
+        "device": device,
+        "max_latency_ms": max_latency,
+        "space": space,
+        "data": data,
+        "strategy": strategy,
+        "input_size": input_size,
+        "train_size": train_size,
+        "batch": batch,
+        "latency_margin": latency_margin,
+        "confidence": confidence,
+        "seed": seed,
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if retrain_epochs is not None:
+        chosen["schedule"] = {"retrain_epochs": retrain_epochs}
+    from quadnas.config import overlaid, read_mapping, validated
+    from quadnas.report.page import write_report
+    from quadnas.report.progress import Progress
+    from quadnas.report.terminal import summary_text
+    from quadnas.run.folder import RunFolder
+    from quadnas.run.interrupt import stop_requested
+    from quadnas.search import loop
+    from quadnas.search.settings import SearchSettings
+
+    if resume:
+        _refuse_settings(chosen, config, out)
+        folder = RunFolder.open(resume)
+        settings = validated(folder.settings, SearchSettings, str(resume))
+        work = loop.prepare(settings)
+    else:
+        merged = overlaid(read_mapping(config) if config else {}, chosen)
+        settings = validated(merged, SearchSettings, str(config) if config else "the command line")
+        work = loop.prepare(settings)
+        name = f"{Path(settings.space).stem}-{Path(settings.device).name}-{settings.max_latency_ms:g}ms"
+        folder = RunFolder.create(out or _unused("runs", name), settings.model_dump(mode="json"))
+    with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
+        result = loop.search(work, folder, progress, stop)
+        write_report(folder, settings, result, work.problem.model.card)
+    answer = {key: getattr(result, key) for key in ("architecture", "latency_ms", "limit_ms", "accuracy")}
+    summary = summary_text(settings, result, work.problem.model.card, folder.path)
+    _print({"run": str(folder.path), **answer}, as_json, summary)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder that a search wrote.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The model spec to write.")] = Path("model.yaml"),
+    target: Annotated[str, typer.Option("--target", help="Export target.")] = "spec",
+) -> None:
+    """Write the network that a search found as a self-contained model spec with its weights."""
+    from quadnas.export.base import export_run
+
+    for path in export_run(run, out, target):
+        typer.echo(path)
+
+
+@app.command()
+def train(
+    model: Annotated[Path | None, typer.Argument(help="A model spec (YAML).")] = None,
+    data: Data = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the training data [20].")
+    ] = None,
+    train_size: TrainSize = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything that is random [0].")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder [runs/train-MODEL].")] = None,
+    resume: Resume = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network from its model spec alone."""
+    given = {"data": data, "epochs": epochs, "train_size": train_size, "seed": seed}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    from quadnas.config import validated
+    from quadnas.report.progress import Progress
+    from quadnas.run.folder import RunFolder
+    from quadnas.run.interrupt import stop_requested
+    from quadnas.space.model_spec import load_model_spec
+    from quadnas.training import standalone
+
+    if resume:
+        _refuse_settings(chosen, model, out)
+        folder = RunFolder.open(resume)
+    elif model is None:
+        raise ConfigError("quadnas train needs a model spec (quadnas train model.yaml) or --resume RUN")
+    else:
+        spec = load_model_spec(model)
+        settings = validated(
+            {"model": spec.model_dump(), **chosen}, standalone.TrainSettings, "the command line"
+        )
+        standalone.data_for(spec, settings.data, settings.train_images)
+        path = out or _unused("runs", f"train-{model.stem}")
+        folder = RunFolder.create(path, settings.model_dump(mode="json"))
+    with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
+        score = standalone.train_network(folder, progress, stop)
+    _print(
+        {"run": str(folder.path), **asdict(score)},
+        as_json,
+        f"test accuracy {score.accuracy:.4f}, loss {score.loss:.4f}; weights in {folder.path}",
+    )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model spec (YAML).")],
+    weights: Annotated[Path, typer.Argument(help="Its weights (safetensors).")],
+    data: Data = None,
+    train_size: TrainSize = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the accuracy of a network with given weights on the test split."""
+    from quadnas.space.model_spec import load_model_spec
+    from quadnas.training.standalone import evaluate_weights
+
+    score, size = evaluate_weights(load_model_spec(model), weights, data or "digits", train_size)
+    text = f"test accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {score.images} images of side {size}"
+    _print({**asdict(score), "size": size}, as_json, text)
+
+
+@app.command()
+def latency(
+    model: Annotated[Path, typer.Argument(help="A model spec (YAML).")],
+    device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
+    batch: Batch = None,
+    input_size: InputSize = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the latency of a model on a device, kernel by kernel, with its coverage."""
+    from quadnas.report.tables import predict_latency
+    from quadnas.space.model_spec import load_model_spec
+
+    answer, text = predict_latency(load_model_spec(model), device, batch, input_size)
+    _print(answer, as_json, text)
+    if answer["latency_ms"] is None:
+        raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")
+
+
+@spaces_app.command("list")
+def list_spaces() -> None:
+    """Name the search spaces."""
+    from quadnas.resources import available
+
+    for name, path in available("search_spaces").items():
+        typer.echo(f"{name:20} {path}")
+
+
+@spaces_app.command("show")
+def show_space(
+    name: Annotated[str, typer.Argument(help="Search space name or file.")],
+    device: Annotated[list[str] | None, typer.Option("--device", help="Only these devices [all].")] = None,
+    batch: Batch = None,
+    input_size: InputSize = None,
+    as_json: Json = False,
+) -> None:
+    """Print the size of a space and the latencies of its architectures on every device."""
+    from quadnas.report.tables import describe_space
+
+    answer, text = describe_space(name, device, batch, input_size or 224)
+    _print(answer, as_json, text)
+
+
+@predictors_app.command("list")
+def list_predictors(as_json: Json = False) -> None:
+    """Name the devices, how their latency is known, and their held-out error."""
+    from quadnas.report.tables import describe_devices
+
+    answer, text = describe_devices()
+    _print(answer, as_json, text)
+
+
+@predictors_app.command("evaluate")
+def evaluate_predictor(
+    device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
+    data: Annotated[Path, typer.Option("--data", help="Measured networks (.jsonl or .jsonl.gz).")],
+    column: Annotated[str | None, typer.Option("--column", help="Key of latency_ms [the device's].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a device's predictions with measured networks."""
+    from quadnas.report.tables import evaluate_device
+
+    answer, text = evaluate_device(device, data, column)
+    _print(answer, as_json, text)
+
+
+@predictors_app.command("fit")
+def fit_predictor(
+    name: Annotated[str, typer.Argument(help="The device, as its recipe is named.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Measured networks; repeat for several files.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for card and arrays.")],
+) -> None:
+    """Fit a device's latency model to measured networks, and write its card and arrays."""
+    from quadnas.calibrate.fit import fit_device
+
+    card = fit_device(name, data, out)
+    typer.echo(
+        f"{out}: {card.held_out.within_10:.1%} of {card.held_out.models} held-out networks within 10 %"
+    )
+
+
+def _refuse_settings(*given: object) -> None:
+    """A resumed run keeps the settings that it started with."""
+    if any(given):
+        raise ConfigError("--resume takes every setting from the run; give no other setting beside it")
+
+
+def _unused(folder: str, name: str) -> Path:
+    """``folder/name``, with a number behind it if that exists."""
+    path, number = Path(folder, name), 1
+    while path.exists():
+        number += 1
+        path = Path(folder, f"{name}-{number}")
+    return path
+
+
+def _print(answer: Mapping[str, Any], as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(answer) if as_json else text)
+
+
+def main() -> None:
+    """Run the command line; every error of a user ends in one message and its exit code."""
+    try:
+        app()
+    except QuadnasError as error:
+        typer.echo(f"quadnas: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What the smaller commands answer: a value for JSON, and the same as a table for the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from quadnas.calibrate.evaluate import evaluate
+from quadnas.calibrate.measured import read_measured
+from quadnas.latency.devices import available_devices, load_device
+from quadnas.latency.model import estimate
+from quadnas.network import kernels_of
+from quadnas.search.problem import percentile, price_space, sample_latencies_ms
+from quadnas.space.model_spec import ModelSpec
+from quadnas.space.search_space import load_space
+
+Answer = tuple[dict[str, Any], str]
+
+SAMPLES = 1000
+CLASSES = 1000
+"""ImageNet's; the head's share of the latency is small."""
+
+
+def describe_space(name: str, devices: list[str] | None, batch: int | None, input_size: int) -> Answer:
+    """Size of a space, and minimum, percentiles of 1,000 random architectures, and maximum in ms per device."""
+    space = load_space(name)
+    rows = {}
+    for device in devices or available_devices():
+        model = load_device(device, batch)
+        table = price_space(space, model, CLASSES, input_size)
+        sampled = sample_latencies_ms(space, table, SAMPLES)
+        low, high = table.range_ms
+        quantiles = {f"p{round(100 * q)}": percentile(sampled, q) for q in (0.1, 0.5, 0.9)}
+        rows[device] = {"batch": model.batch, "min": low, **quantiles, "max": high}
+    answer = {
+        "name": space.name,
+        "slots": len(space.slots),
+        "architectures": float(space.size),
+        "input_size": input_size,
+        "latency_ms": rows,
+    }
+    lines = [
+        f"{space.name}: {space.description}",
+        f"{len(space.slots)} slots, {float(space.size):.2g} architectures; predicted ms at "
+        f"{input_size}x{input_size}, percentiles of {SAMPLES:,} random architectures",
+        f"{'device':<16}{'batch':>6}{'min':>10}{'p10':>10}{'p50':>10}{'p90':>10}{'max':>10}",
+    ]
+    for device, row in rows.items():
+        figures = "".join(f"{row[key]:>10.2f}" for key in ("min", "p10", "p50", "p90", "max"))
+        lines.append(f"{device:<16}{row['batch']:>6}{figures}")
+    return answer, "\n".join(lines)
+
+
+def describe_devices() -> Answer:
+    """Every device with the source of its latencies and its error on held-out networks."""
+    rows = {}
+    lines = [f"{'device':<16}{'source':<10}{'batch':>6}{'held out':>10}{'in 5 %':>9}{'in 10 %':>9}  runtime"]
+    for name in available_devices():
+        card = load_device(name).card
+        held_out = card.held_out
+        rows[name] = {"source": card.source, "batch": card.batch, **held_out.model_dump()}
+        lines.append(
+            f"{name:<16}{card.source:<10}{card.batch:>6}{held_out.models:>10}{held_out.within_5:>9.1%}"
+            f"{held_out.within_10:>9.1%}  {card.runtime}, {card.precision}"
+        )
+    return rows, "\n".join(lines)
+
+
+def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
+    """A device's predictions against measured networks."""
+    model = load_device(device)
+    answer = evaluate(model, read_measured(data, column or model.card.measured_column, model.batch))
+    lines = [
+        f"{device}: {answer['models']} networks, {answer['uncovered_models']} with an uncovered kernel (a miss)",
+        f"within 5/10/15 %: {answer['within_5']:.1%} {answer['within_10']:.1%} {answer['within_15']:.1%}; "
+        f"root mean square error {answer['rmspe']}, rank correlation {answer['spearman']}",
+    ]
+    for family, row in answer["families"].items():
+        lines.append(f"  {family:<20}{row['models']:>7} networks, {row['within_10']:.1%} within 10 %")
+    return answer, "\n".join(lines)
+
+
+def predict_latency(spec: ModelSpec, device: str, batch: int | None, input_size: int | None) -> Answer:
+    """The predicted latency of a model, kernel by kernel."""
+    model = load_device(device, batch)
+    size = input_size or spec.input.size
+    found = estimate(model, kernels_of(spec.layers, size, model))
+    kernels = [
+        {
+            "op": kernel.op, "h": kernel.h, "w": kernel.w, "inputs": list(kernel.inputs), "cout": kernel.cout,
+            "kernel": kernel.kernel, "stride": kernel.stride, "batch": kernel.batch,
+            "ms": price.latency_ms, "coverage": str(price.coverage), "reason": price.reason,
+        }
+        for kernel, price in zip(found.kernels, found.prices, strict=True)
+    ]  # fmt: skip
+    answer = {"latency_ms": found.latency_ms, "kernels": kernels, "coverage": found.shares}
+    lines = [f"{'kernel':<14}{'map':>9}{'in':>7}{'out':>7}{'k':>4}{'s':>3}{'ms':>10}  coverage"]
+    for kernel, price in zip(found.kernels, found.prices, strict=True):
+        cost = "-" if price.latency_ms is None else f"{price.latency_ms:.4f}"
+        lines.append(
+            f"{kernel.op:<14}{f'{kernel.h}x{kernel.w}':>9}{kernel.inputs[0]:>7}{kernel.cout:>7}"
+            f"{kernel.kernel:>4}{kernel.stride:>3}{cost:>10}  {price.coverage}"
+        )
+    total = "no total" if found.latency_ms is None else f"{found.latency_ms:.4g} ms predicted"
+    shares = ", ".join(f"{share:.1%} {name}" for name, share in found.shares.items())
+    card = model.card
+    lines.append(
+        f"{total} on {card.device} ({card.runtime}, {card.precision}, batch {model.batch}, {size}x{size}); {shares}; "
+        f"{card.held_out.within_10:.1%} of held-out networks within 10 %"
+    )
+    return answer, "\n".join(lines)
