@@ -162,11 +162,11 @@ def test_killed_at_random_moments(tmp_path: Path, spawn: Spawn) -> None:
             search(path, lambda _: os.write(writer, b"."), steps=10_000, size=size)
 
         pid = spawn(endless)
+        os.close(writer)
         os.read(reader, 1)
         time.sleep(moments.uniform(0, 0.06))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        os.close(writer)
         acknowledged = 1 + len(os.read(reader, 10_000))
         os.close(reader)
         with RunFolder.open(path) as folder:
