@@ -104,7 +104,7 @@ def search(
     from quadnas.config import overlaid, read_mapping, validated
     from quadnas.report.page import write_report
     from quadnas.report.progress import Progress
-    from quadnas.report.terminal import summary_text
+    from quadnas.report.terminal import architecture_text, summary_text
     from quadnas.run.folder import RunFolder
     from quadnas.run.interrupt import stop_requested
     from quadnas.search import loop
@@ -126,7 +126,7 @@ def search(
         write_report(folder, settings, result, work.problem.model.card)
     answer = {key: getattr(result, key) for key in ("architecture", "latency_ms", "limit_ms", "accuracy")}
     summary = summary_text(settings, result, work.problem.model.card, folder.path)
-    _print({"run": str(folder.path), **answer}, as_json, summary)
+    _print({"run": str(folder.path), **answer}, as_json, f"{architecture_text(result)}\n\n{summary}")
 
 
 @app.command()

@@ -29,7 +29,7 @@ class Band:
     """Where the measured latency lies if the prediction errs by at most ``error`` (a fraction) of it.
 
     ``share`` of the device's held-out networks kept to that error. Surrogate prices err by
-    ``surrogate_error`` (a fraction of their ms) on top.
+    ``surrogate_error`` (a fraction of their ms together) on top.
     """
 
     low_ms: float
@@ -42,27 +42,21 @@ class Band:
 def error_band(card: DeviceCard, result: SearchResult) -> Band:
     """The narrowest of the card's bands that held for nine of ten held-out networks, else the widest.
 
-    Held-out networks hardly check surrogates, so these widen it by the largest one-sigma error among those
-    used, as if all of them erred the same way.
+    Held-out networks hardly check surrogates, so these widen it by their one-sigma errors, as if all of
+    them erred the same way.
     """
     held = card.held_out
     shares = {0.05: held.within_5, 0.10: held.within_10, 0.15: held.within_15}
     error = next((error for error, share in shares.items() if share >= _ENOUGH), max(shares))
-    surrogate_error = max((_surrogate_error(card, op) for op in result.surrogates), default=0.0)
-    spread = surrogate_error * result.shares.get("surrogate", 0.0)
+    surrogate_ms = sum(record.latency_ms for record in result.surrogates)
+    spread_ms = sum(record.latency_ms * record.error for record in result.surrogates)
     return Band(
-        result.latency_ms * (1 - spread) / (1 + error),
-        result.latency_ms * (1 + spread) / (1 - error),
+        (result.latency_ms - spread_ms) / (1 + error),
+        (result.latency_ms + spread_ms) / (1 - error),
         error,
         shares[error],
-        surrogate_error,
+        spread_ms / surrogate_ms if surrogate_ms else 0.0,
     )
-
-
-def _surrogate_error(card: DeviceCard, op: str) -> float:
-    """Of a kernel that may be fused of several operators; one without a rule was extrapolated."""
-    rules = (rule.error for name, rule in card.surrogates.items() if f"-{name}-" in f"-{op}-")
-    return max(rules, default=card.extrapolation_error)
 
 
 def band_text(band: Band, card: DeviceCard) -> str:

@@ -50,7 +50,7 @@ class Progress(AbstractContextManager["Progress"]):
                     f"E[ms] {event.expected_ms:.4g}/{event.limit_ms:g}, mult {event.multiplier:.2g}"
                 )
             case Derived():
-                self._say(f"architecture found: {ms(event.latency_ms)}, within the limit")
+                self._say(f"architecture found: {ms(event.bound_ms)}, within the limit")
             case Evaluated():
                 self._say(
                     f"{event.network} weights: {percent(event.accuracy)} of {event.images:,} images "

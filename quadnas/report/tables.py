@@ -103,7 +103,7 @@ def predict_latency(spec: ModelSpec, device: str, batch: int | None, input_size:
     shares = ", ".join(f"{share:.1%} {name}" for name, share in found.shares.items())
     card = model.card
     lines.append(
-        f"{total} on {card.device} ({card.runtime}, {card.precision}, batch {model.batch}, {size}x{size}); {shares}; "
-        f"{card.held_out.within_10:.1%} of held-out networks within 10 %"
+        f"{total} on {card.device} ({card.runtime}, {card.precision}, batch {model.batch}, {size}x{size}); "
+        f"{shares}; {card.held_out.within_10:.1%} of held-out networks within 10 %"
     )
     return answer, "\n".join(lines)

@@ -72,7 +72,8 @@ def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> I
     yield "limit", f"{result.limit_ms:g} ms{held}; the space reaches {ms(low_ms)} to {ms(high_ms)}"
     yield "error", f"measured {ms(band.low_ms)} to {ms(band.high_ms)} {band_text(band, card)}"
     shares = ", ".join(f"{percent(share)} {name}" for name, share in result.shares.items())
-    surrogates = f"; surrogates: {', '.join(result.surrogates)}" if result.surrogates else ""
+    operators = dict.fromkeys(record.op for record in result.surrogates)
+    surrogates = f"; surrogates: {', '.join(operators)}" if operators else ""
     yield "coverage", f"{shares} of the predicted ms{surrogates}"
     yield "accuracy", accuracy_text(result)
     if result.demonstration:

@@ -51,10 +51,13 @@ class ArchitectureStep(Event):
 
 @dataclass(frozen=True, slots=True)
 class Derived(Event):
-    """The architecture that was chosen under the limit, and its predicted latency."""
+    """The architecture that was chosen, and what of it was held to the limit (prediction and asked-for error).
+
+    ``argmax_ms`` is the same for the most probable architecture, which no limit held.
+    """
 
     architecture: str
-    latency_ms: float
+    bound_ms: float
     argmax_architecture: str
     argmax_ms: float
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from quadnas.data.base import DataSet
-from quadnas.latency.model import Coverage
+from quadnas.latency.model import Coverage, Estimate
 from quadnas.latency.table import LatencyTable
 from quadnas.network import map_sizes, with_all_arguments
 from quadnas.search.problem import Problem, price_space
-from quadnas.search.result import SearchResult, SlotRecord
+from quadnas.search.result import SearchResult, SlotRecord, SurrogateRecord
 from quadnas.space.model_spec import InputSpec, ModelSpec
 
 
@@ -58,6 +58,20 @@ def slot_records(problem: Problem, choices: Sequence[int], train_size: int) -> t
     )
 
 
+def surrogate_records(estimate: Estimate) -> tuple[SurrogateRecord, ...]:
+    """The surrogate prices of a network, one record for each operator, error and reason; dearest first."""
+    totals_ms: dict[tuple[str, float, str], float] = {}
+    for kernel, price in zip(estimate.kernels, estimate.prices, strict=True):
+        if price.coverage is Coverage.SURROGATE and price.latency_ms is not None:
+            key = (kernel.op, price.surrogate_error, price.reason)
+            totals_ms[key] = totals_ms.get(key, 0.0) + price.latency_ms
+    records = (
+        SurrogateRecord(op=op, latency_ms=ms, error=error, reason=reason)
+        for (op, error, reason), ms in totals_ms.items()
+    )
+    return tuple(sorted(records, key=lambda record: -record.latency_ms))
+
+
 def search_result(
     problem: Problem,
     data: DataSet,
@@ -71,11 +85,6 @@ def search_result(
     settings = problem.settings
     estimate = problem.estimate(choices)
     assert estimate.latency_ms is not None  # a candidate without a price cannot be chosen
-    surrogates = {
-        kernel.op: price.reason
-        for kernel, price in zip(estimate.kernels, estimate.prices, strict=True)
-        if price.coverage is Coverage.SURROGATE
-    }
     return SearchResult(
         architecture=str(problem.space.architecture(choices)),
         latency_ms=estimate.latency_ms,
@@ -83,7 +92,7 @@ def search_result(
         limit_ms=settings.max_latency_ms,
         feasible_ms=problem.bounds.range_ms,
         shares=estimate.shares,
-        surrogates=surrogates,
+        surrogates=surrogate_records(estimate),
         slots=slot_records(problem, choices, train_size),
         parameters=parameters,
         train_size=train_size,

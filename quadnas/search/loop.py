@@ -100,7 +100,7 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
     session.emit(
         Derived(
             architecture=str(problem.space.architecture(choices)),
-            latency_ms=problem.bound_ms(choices),
+            bound_ms=problem.bound_ms(choices),
             argmax_architecture=str(problem.space.architecture(argmax)),
             argmax_ms=problem.bound_ms(argmax),
         )

@@ -14,11 +14,20 @@ class SlotRecord(Settings):
     deployed_map: int
 
 
+class SurrogateRecord(Settings):
+    """Kernels of one operator priced by a stand-in: their ms together, its relative one-sigma error, and why."""
+
+    op: str
+    latency_ms: float
+    error: float
+    reason: str
+
+
 class SearchResult(Settings):
     """``latency_ms`` is the prediction for the whole derived network; ``bound_ms`` what was held to ``limit_ms``.
 
     The bound is the prediction with the margin and the one-sided error that the user asked for. ``shares`` are
-    shares of predicted ms by coverage; ``surrogates`` says which operator is priced by a stand-in, and why;
+    shares of predicted ms by coverage; ``surrogates`` says which operators are priced by a stand-in, and why;
     ``feasible_ms`` is the range of bounds in the space. Accuracies are fractions of the test split at
     ``train_size`` pixels.
     """
@@ -29,7 +38,7 @@ class SearchResult(Settings):
     limit_ms: float
     feasible_ms: tuple[float, float]
     shares: dict[str, float]
-    surrogates: dict[str, str]
+    surrogates: tuple[SurrogateRecord, ...]
     slots: tuple[SlotRecord, ...]
     parameters: int
     train_size: int

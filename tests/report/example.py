@@ -7,7 +7,7 @@ from typing import Any
 
 from quadnas.latency.card import DeviceCard, HeldOut, LeftOut
 from quadnas.run.events import ArchitectureStep, Event, Notice, PhaseStarted, WeightStep
-from quadnas.search.result import SearchResult, SlotRecord
+from quadnas.search.result import SearchResult, SlotRecord, SurrogateRecord
 from quadnas.search.settings import SearchSettings
 
 LABELS = (
@@ -73,7 +73,10 @@ def search_result(**changes: Any) -> SearchResult:
         "limit_ms": 35.0,
         "feasible_ms": (14.0, 60.0),
         "shares": {"exact": 0.8, "surrogate": 0.2, "uncovered": 0.0},
-        "surrogates": {"gelu": "never measured; factor of relu", "layernorm": "from Pixel 4 FFN blocks"},
+        "surrogates": (
+            SurrogateRecord(op="gelu", latency_ms=4.5, error=0.1, reason="never measured; factor of relu"),
+            SurrogateRecord(op="layernorm", latency_ms=2.0, error=0.1, reason="from Pixel 4 FFN blocks"),
+        ),
         "slots": (
             slot(0, "quadra-k7-e4"),
             slot(0, "quadra-k3-e2"),

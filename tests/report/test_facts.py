@@ -1,7 +1,8 @@
 import pytest
 
-from quadnas.latency.card import HeldOut, SurrogateRule
+from quadnas.latency.card import HeldOut
 from quadnas.report.facts import error_band, fixed_ms, kernel_notes, ms, stages
+from quadnas.search.result import SurrogateRecord
 
 from .example import device_card, search_result, slot
 
@@ -46,7 +47,7 @@ def held_out(within_5: float, within_10: float, within_15: float) -> HeldOut:
     ("shares", "error"), [((0.9, 1.0, 1.0), 0.05), ((0.8, 0.95, 1.0), 0.10), ((0.1, 0.2, 0.3), 0.15)]
 )
 def test_the_band_is_the_narrowest_that_held(shares: tuple[float, float, float], error: float) -> None:
-    result = search_result(latency_ms=100.0, surrogates={})
+    result = search_result(latency_ms=100.0, surrogates=())
     band = error_band(device_card(held_out=held_out(*shares)), result)
     assert band.error == error
     # an error of e means |predicted - measured| = e * measured
@@ -55,16 +56,15 @@ def test_the_band_is_the_narrowest_that_held(shares: tuple[float, float, float],
 
 
 def test_surrogates_widen_the_band_by_their_own_error() -> None:
-    rule = SurrogateRule(reference="add", factor=2.0, error=0.5, reason="a guess")
-    card = device_card(surrogates={"gelu": rule, "swish": rule.model_copy(update={"error": 0.9})})
-    result = search_result(latency_ms=100.0, surrogates={"conv-gelu": "a guess"})
-    band = error_band(card, result)
-    assert band.surrogate_error == 0.5
-    # a fifth of the prediction is surrogate: half of it is 10 ms
+    records = (
+        SurrogateRecord(op="gelu", latency_ms=15.0, error=0.6, reason="a guess"),
+        SurrogateRecord(op="conv", latency_ms=5.0, error=0.2, reason="outside"),
+    )
+    band = error_band(device_card(), search_result(latency_ms=100.0, surrogates=records))
+    # 15 ms * 0.6 + 5 ms * 0.2 = 10 ms, half of the 20 surrogate ms
+    assert band.surrogate_error == pytest.approx(0.5)
     assert band.high_ms == pytest.approx(110.0 / 0.9)
     assert band.low_ms == pytest.approx(90.0 / 1.1)
-    extrapolated = error_band(card, search_result(surrogates={"conv": "outside"}))
-    assert extrapolated.surrogate_error == card.extrapolation_error
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from quadnas.report.page import render_page, write_report
 from quadnas.run.events import Evaluated, WeightStep
 from quadnas.run.folder import RunFolder
-from quadnas.search.result import SearchResult
+from quadnas.search.result import SearchResult, SurrogateRecord
 
 from .example import LABELS, device_card, journal, search_events, search_result, search_settings, slot
 
@@ -135,7 +135,7 @@ def test_hostile_names_stay_text() -> None:
     result = search_result(
         architecture=hostile,
         slots=(record, record),
-        surrogates={hostile: hostile},
+        surrogates=(SurrogateRecord(op=hostile, latency_ms=1.0, error=0.1, reason=hostile),),
         data_note=hostile,
         files={hostile: hostile},
     )
@@ -158,7 +158,7 @@ def test_the_same_run_gives_the_same_page(example: str) -> None:
 def test_a_page_without_steps_and_prices() -> None:
     record = slot(0, "quadra-k3-e2").model_copy(update={"latency_ms": (4.0, None, *[1.0] * 5)})
     evaluated = Evaluated("inherited", "test", 0.5, 1.0, 10)
-    result = search_result(slots=(record,), surrogates={}, files={})
+    result = search_result(slots=(record,), surrogates=(), files={})
     card = device_card(families_left_out=())
     parsed = Page(render_page(search_settings(), result, journal([evaluated]), card))
     assert "no price" in parsed.text
