@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_array
 
 from quadnas.calibrate.evaluate import error_figures, predict_ms, within
+from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
 from quadnas.config import read_settings, validated
 from quadnas.errors import ConfigError
@@ -116,11 +117,12 @@ class Design:
         return np.asarray(self.floor_ms + self.terms @ coefficients)
 
 
-def fit_device(name: str, data: Sequence[Path], out: Path) -> DeviceCard:
+def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | None = None) -> DeviceCard:
     """Fit the device ``name`` to measured networks and write its card and arrays into the folder ``out``.
 
     ``name`` is a known device, whose facts are kept, or the path of a YAML file with the facts of a new
-    one (``DeviceFacts``). The result depends on nothing but the arguments. Raises ConfigError, DataError.
+    one (``DeviceFacts``). ``ffn_blocks`` is a table of measured blocks that sets the stand-in for LayerNorm.
+    The result depends on nothing but the arguments. Raises ConfigError, DataError.
     """
     facts = _facts(name)
     check_terms(facts)
@@ -146,6 +148,9 @@ def fit_device(name: str, data: Sequence[Path], out: Path) -> DeviceCard:
     )
     left_out = tuple(_left_out(card, design, networks, ~held_out, family) for family in _families(networks))
     card = card.model_copy(update={"families_left_out": left_out})
+    if ffn_blocks is not None:
+        rule = layernorm_rule(Additive(card, arrays, card.measured_batch), ffn_blocks)
+        card = card.model_copy(update={"surrogates": {**card.surrogates, "layernorm": rule}})
     out.mkdir(parents=True, exist_ok=True)
     commit_bytes(out / ARRAY_FILE, file)
     commit_bytes(out / "card.yaml", write_card(card))

@@ -21,6 +21,8 @@ _ALIASES = {
     "relu6": "relu",
     "batchnorm": "bn",
     "depthwiseconv": "dwconv",
+    "bnrelu": "bn relu",
+    "addrelu": "add relu",
 }
 _TWO_WORDS = ("max-pool", "avg-pool", "global-pool", "global-avgpool", "global-avg-pool")
 _SQUEEZE = "se"
@@ -32,8 +34,8 @@ def words(op: str) -> tuple[str, ...]:
     text = op.lower()
     for pair in _TWO_WORDS:
         text = text.replace(pair, pair.replace("-", ""))
-    parts = (part.replace("_", "") for part in text.split("-"))
-    return tuple(_ALIASES.get(part, part) for part in parts)
+    found = (part.replace("_", "") for part in text.split("-"))
+    return tuple(word for part in found for word in _ALIASES.get(part, part).split(" "))
 
 
 def parts(kernel: Kernel, folded: Collection[str]) -> list[Kernel]:
@@ -41,7 +43,7 @@ def parts(kernel: Kernel, folded: Collection[str]) -> list[Kernel]:
 
     An operator of ``folded`` is free behind another one (batch normalisation only behind a convolution or
     ``fc``, into whose weights it folds); any other works on the output of the first. Squeeze-and-excitation
-    (``cout`` = squeezed width) is a pool, two fully connected layers, a hard sigmoid and a product.
+    (``cout`` = squeezed width) is a pool over the map, two ``fc``, a hard sigmoid and a product.
     """
     first, *rest = words(kernel.op)
     if first == _SQUEEZE:
@@ -60,7 +62,7 @@ def _squeeze_parts(kernel: Kernel) -> list[Kernel]:
     whole = Kernel("mul", kernel.h, kernel.w, (channels, channels), channels, batch=kernel.batch)
     vector = Kernel("", 1, 1, (channels,), channels, batch=kernel.batch)
     return [
-        replace(whole, op="avg-pool", inputs=(channels,), kernel=kernel.h, stride=kernel.h),
+        replace(whole, op="avg-pool", inputs=(channels,)),
         replace(vector, op="fc", cout=squeezed),
         replace(vector, op="fc", inputs=(squeezed,)),
         replace(vector, op="hsigmoid"),

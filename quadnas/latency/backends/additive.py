@@ -1,6 +1,6 @@
 """The additive back-end: every kernel is its physical floor plus a non-negative sum of terms."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,7 +47,7 @@ class _Part:
     reference: Kernel
     factor: float
     error: float
-    reason: str
+    reasons: tuple[str, ...]
 
 
 @BACK_ENDS.register("additive")
@@ -88,12 +88,11 @@ class Additive(LatencyModel):
         cost_ms = self._cost_ms(found)
         total_ms = np.zeros(len(kernels))
         spread_ms = np.zeros(len(kernels))
-        reasons: dict[int, list[str]] = {}
+        reasons: dict[int, dict[str, None]] = {}
         for priced, part_ms in zip(found, cost_ms.tolist(), strict=True):
             total_ms[priced.owner] += part_ms
             spread_ms[priced.owner] += part_ms * priced.error
-            if priced.reason:
-                reasons.setdefault(priced.owner, []).append(priced.reason)
+            reasons.setdefault(priced.owner, {}).update(dict.fromkeys(priced.reasons))
         return [
             _as_price(total_ms[i].item(), spread_ms[i].item(), reasons.get(i), refused.get(i))
             for i in range(len(kernels))
@@ -114,7 +113,10 @@ class Additive(LatencyModel):
         if outside := _outside(card.sampled[op], part):
             error += card.extrapolation_error
             reasons.append(f"{op} extrapolated: {outside}")
-        return _Part(owner, replace(part, op=op), factor, error, "; ".join(reasons))
+        if self.batch != card.measured_batch:
+            error += card.extrapolation_error
+            reasons.append(f"batch {self.batch} not the measured {card.measured_batch}")
+        return _Part(owner, replace(part, op=op), factor, error, tuple(reasons))
 
     def _cost_ms(self, found: Sequence[_Part]) -> Vector:
         cost_ms = np.zeros(len(found))
@@ -181,9 +183,9 @@ def _require_batch(kernels: Sequence[Kernel], batch: int) -> None:
             )
 
 
-def _as_price(total_ms: float, spread_ms: float, reasons: list[str] | None, refusal: str | None) -> Price:
+def _as_price(total_ms: float, spread_ms: float, reasons: Iterable[str], refusal: str | None) -> Price:
     if refusal:
         return Price(None, Coverage.UNCOVERED, refusal)
-    if reasons:
-        return Price(total_ms, Coverage.SURROGATE, "; ".join(reasons), spread_ms / total_ms)
+    if reason := "; ".join(reasons):
+        return Price(total_ms, Coverage.SURROGATE, reason, spread_ms / total_ms)
     return Price(total_ms, Coverage.EXACT)
