@@ -128,6 +128,10 @@ def test_a_fallback_can_be_continued(run: Path) -> None:
     assert again is not None
     assert (again.step, again.notice) == (3, "")
     assert is_as_committed(again)
+    path.unlink()  # the good one before is still there: the corrupt one did not count as one of the two kept
+    once_more = RunFolder.open(run).latest()
+    assert once_more is not None
+    assert once_more.step == 2
 
 
 def test_a_journal_that_lost_committed_events_is_noticed(run: Path) -> None:

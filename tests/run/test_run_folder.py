@@ -103,6 +103,10 @@ def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path, dtype_name: str) -> 
         for name, tensor in tensors.items():
             assert (loaded[name].dtype, loaded[name].shape) == (tensor.dtype, tensor.shape)
             assert torch.equal(as_bits(loaded[name]), as_bits(tensor))
+    data = (tmp_path / "checkpoint-000001.safetensors").read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    for name, entry in json.loads(data[8:start]).items():  # aligned, so that any version can map it
+        assert (start + entry["data_offsets"][0]) % tensors[name].element_size() == 0
 
 
 def as_bits(tensor: torch.Tensor) -> torch.Tensor:
