@@ -80,7 +80,7 @@ def train(
                 "was updated and the last commit is intact: start again with a lower rate (recipe.rate)"
             )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)
         optimizer.step()
         correct = (logits.detach().argmax(1) == batch.labels).double().mean().item()

@@ -73,7 +73,7 @@ class Proxyless(Strategy):
         expected_ms = self._bounds.expected(spread)
         before = self._pair_mass(pair)
         self.optimizer.zero_grad()
-        architecture_loss(self._latency_loss, task, expected_ms, self._limit_ms, multiplier).backward()  # type: ignore[no-untyped-call]
+        architecture_loss(self._latency_loss, task, expected_ms, self._limit_ms, multiplier).backward()
         self.optimizer.step()
         with torch.no_grad():
             shift = self._pair_mass(pair) - before

@@ -1,0 +1,68 @@
+"""Conformance checks for a block family: what its module does must be what it declares.
+
+Each raises AssertionError. ``torch.utils.flop_counter`` counts independently of ``operators``.
+"""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from quadnas.blocks.base import Block, Ports
+from quadnas.latency.kernels import Kernel
+
+
+def macs(kernel: Kernel, out_height: int, out_width: int) -> int:
+    """Multiply-accumulates of a convolution or fully connected kernel; 0 for everything else."""
+    family = kernel.op.split("-")[0]
+    per_output = {
+        "conv": kernel.cin * kernel.cout * kernel.kernel**2,
+        "dwconv": kernel.cin * kernel.kernel**2,
+        "fc": kernel.cin * kernel.cout,
+    }.get(family, 0)
+    return kernel.batch * per_output * out_height * out_width
+
+
+def declared_macs(block: Block, ports: Ports, height: int, width: int) -> int:
+    """Multiply-accumulates of all convolution and fully connected operators that the block declares."""
+    total = 0
+    for operator in block.operators(ports, height, width):
+        kernel = operator.kernel
+        floor = kernel.kernel == kernel.stride  # patches: an incomplete one is dropped
+        rounded = [
+            side // kernel.stride if floor else -(-side // kernel.stride) for side in (kernel.h, kernel.w)
+        ]
+        total += macs(kernel, rounded[0], rounded[1])
+    return total
+
+
+def check_block(block: Block, ports: Ports, height: int, width: int) -> None:
+    """Shape, layout, gradient flow and declared work of the block on a map of this size."""
+    module = block.build(ports)
+    x = torch.randn(2, ports.channels_in, height, width).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        y = module(x)
+    out_height, out_width = block.output_size(ports, height, width)
+    if y.ndim == 4:
+        assert y.shape == (2, ports.channels_out, out_height, out_width), y.shape
+        assert y.is_contiguous(memory_format=torch.channels_last), "the output left channels-last"
+    else:
+        assert y.shape == (2, ports.channels_out), y.shape
+    counted, declared = counter.get_total_flops(), 2 * 2 * declared_macs(block, ports, height, width)
+    assert counted == declared, (
+        f"the module does {counted} flops for 2 images, its operators declare {declared}"
+    )
+    y.square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, f"{name} gets no gradient"
+    check_edges(block, ports, height, width)
+
+
+def check_edges(block: Block, ports: Ports, height: int, width: int) -> None:
+    """Every operator reads the layer's input or an earlier operator, and nothing but the last stays unread."""
+    operators = block.operators(ports, height, width)
+    read = {source for operator in operators for source in operator.sources}
+    for position, operator in enumerate(operators):
+        assert operator.sources, f"operator {position} reads nothing"
+        assert all(-1 <= source < position for source in operator.sources), operator
+    unread = set(range(len(operators))) - read
+    assert unread <= {len(operators) - 1}, f"the results of operators {sorted(unread)[:-1]} are dropped"

@@ -1,0 +1,117 @@
+"""Block families against their declarations, and the QuadraNet family against published counts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from quadnas.blocks.base import BLOCKS, Block, Ports
+from quadnas.blocks.classifier import Classifier
+from quadnas.blocks.identity import Identity
+from quadnas.blocks.patchify import Downsample, Patchify
+from quadnas.blocks.quadra import Quadra
+from quadnas.config import parse_yaml, validated
+from quadnas.errors import ConfigError
+from quadnas.network import Network
+from quadnas.space.search_space import SearchSpace, SpaceFile, space_from
+from quadnas.testing.blocks import check_block, declared_macs
+
+CASES: list[tuple[Block, Ports]] = [
+    (Quadra(kernel=3, expansion=2), Ports(8, 8, 1)),
+    (Quadra(kernel=7, expansion=4), Ports(8, 8, 1)),
+    (Identity(), Ports(8, 8, 1)),
+    (Patchify(), Ports(3, 8, 4)),
+    (Downsample(), Ports(8, 16, 2)),
+    (Classifier(), Ports(8, 10, 1)),
+]
+
+
+@pytest.mark.parametrize(("block", "ports"), CASES, ids=repr)
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 14)])
+def test_block_does_what_it_declares(block: Block, ports: Ports, height: int, width: int) -> None:
+    check_block(block, ports, height, width)
+
+
+def test_every_family_is_checked() -> None:
+    assert {type(block) for block, _ in CASES} == {BLOCKS[name] for name in BLOCKS}
+
+
+def test_quadra_block_is_the_published_one() -> None:
+    """Both halves, written out with plain functions in the order of the source."""
+    torch.manual_seed(0)
+    block = Quadra(kernel=5, expansion=4, layer_scale=0.5).build(Ports(6, 6, 1)).double()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 6, 7, 7, dtype=torch.float64)
+
+    def norm(t: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        mean = t.mean(1, keepdim=True)
+        variance = t.var(1, keepdim=True, correction=0)
+        return (t - mean) / (variance + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
+
+    def branch(t: torch.Tensor, i: int) -> torch.Tensor:
+        return F.conv2d(t, block.quadratic.weight[i], block.quadratic.bias[i], padding=2, groups=6)
+
+    u = norm(x, block.norm_spatial.weight, block.norm_spatial.bias)
+    y = x + block.scale_spatial[:, None, None] * (branch(u, 0) * branch(u, 1) + branch(u, 2))
+    v = norm(y, block.norm_mlp.weight, block.norm_mlp.bias)
+    hidden = F.conv2d(v, block.expand.weight[:, :, None, None], block.expand.bias)
+    erf_gelu = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
+    z = y + block.scale_mlp[:, None, None] * F.conv2d(
+        erf_gelu, block.project.weight[:, :, None, None], block.project.bias
+    )
+    torch.testing.assert_close(block(x), z, rtol=1e-10, atol=1e-10)
+
+
+def quadranet(channels: int, depths: tuple[int, ...]) -> SearchSpace:
+    stages = "".join(f"  - {{channels: {channels * 2**i}, depth: {d}}}\n" for i, d in enumerate(depths))
+    text = (
+        "format: quadnas-space/1\ndescription: one\n"
+        "candidates: [{block: quadra, kernel: 7, expansion: 4}]\n"
+        "stem: {block: patchify, stride: 4}\ndownsample: {block: downsample, stride: 2}\n"
+        f"stages:\n{stages}head: {{block: classifier}}\n"
+    )
+    return space_from(validated(parse_yaml(text, "t"), SpaceFile, "t"), Path("t.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("channels", "depths", "parameters", "gmacs"),
+    [
+        (64, (2, 3, 18, 2), 16_286_632, 2.900),
+        (64, (3, 3, 27, 3), 23_598_824, 4.130),
+        (96, (3, 3, 27, 3), 51_617_896, 9.027),
+        (128, (2, 3, 18, 2), 62_129_000, 11.091),
+        (128, (3, 3, 27, 3), 90_450_408, 15.812),
+    ],
+    ids=["25-T", "36-T", "36-S", "25-B", "36-B"],
+)
+def test_published_parameter_and_mac_counts(
+    channels: int, depths: tuple[int, ...], parameters: int, gmacs: float
+) -> None:
+    space = quadranet(channels, depths)
+    layers = space.layers([0] * len(space.slots), classes=1000)
+    with torch.device("meta"):
+        network = Network(layers)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    total, height, width = 0, 224, 224
+    for layer in layers:
+        block = BLOCKS[layer.block].model_validate(layer.arguments)
+        ports = Ports(layer.channels_in, layer.channels_out, layer.stride)
+        total += declared_macs(block, ports, height, width)
+        height, width = block.output_size(ports, height, width)
+    assert total / 1e9 == pytest.approx(gmacs, abs=0.0006)
+
+
+@pytest.mark.parametrize("name", ["quadra", "identity"])
+def test_shape_keeping_blocks_refuse_to_change_the_shape(name: str) -> None:
+    arguments = {"kernel": 3, "expansion": 2} if name == "quadra" else {}
+    block = BLOCKS[name].model_validate(arguments)
+    for ports in (Ports(8, 16, 1), Ports(8, 8, 2)):
+        with pytest.raises(ConfigError, match="keeps the shape"):
+            block.check(ports)
+
+
+def test_even_kernels_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"kernel.*odd"):
+        validated({"kernel": 4, "expansion": 2}, Quadra, "here")

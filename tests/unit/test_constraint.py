@@ -1,0 +1,105 @@
+"""The hard limit against brute force."""
+
+import math
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quadnas.errors import LimitError
+from quadnas.latency.table import LatencyTable
+from quadnas.search.constraint import GRID, Multiplier, derive, knapsack
+
+costs = st.floats(0.0, 50.0).map(lambda ms: round(ms, 3))
+slots = st.lists(st.lists(costs, min_size=1, max_size=4), min_size=1, max_size=5)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[LatencyTable, np.ndarray, float]:
+    rows = draw(slots)
+    table = LatencyTable(draw(costs), tuple(map(tuple, rows)))
+    width = max(map(len, rows))
+    scores = np.array([[draw(st.floats(-10, 0)) for _ in range(width)] for _ in rows])
+    low, high = table.range_ms
+    return table, scores, low + draw(st.floats(0, 1.2)) * (high - low)
+
+
+def score(scores: np.ndarray, choices: tuple[int, ...]) -> float:
+    return math.fsum(row[choice] for row, choice in zip(scores, choices, strict=True))
+
+
+def all_choices(table: LatencyTable) -> list[tuple[int, ...]]:
+    return list(product(*(range(len(row)) for row in table.slots_ms)))
+
+
+@given(problems())
+@settings(deadline=None, max_examples=300)
+def test_knapsack_never_exceeds_the_limit_and_is_the_best_that_clearly_fits(
+    problem: tuple[LatencyTable, np.ndarray, float],
+) -> None:
+    table, scores, limit_ms = problem
+    choices = knapsack(scores, table, limit_ms)
+    assert table.of(choices) <= limit_ms * (1 + 1e-12)
+    spare = limit_ms - table.range_ms[0]
+    clear_limit = limit_ms - (len(table.slots_ms) + 1) * spare / GRID  # rounding up costs a step per slot
+    best = max(
+        (score(scores, other) for other in all_choices(table) if table.of(other) <= clear_limit),
+        default=-math.inf,
+    )
+    assert score(scores, choices) >= best - 1e-9
+
+
+@given(problems())
+@settings(deadline=None, max_examples=100)
+def test_range_is_that_of_all_architectures(problem: tuple[LatencyTable, np.ndarray, float]) -> None:
+    table, _, _ = problem
+    latencies = [table.of(choices) for choices in all_choices(table)]
+    assert table.range_ms == pytest.approx((min(latencies), max(latencies)))
+
+
+def test_at_the_minimum_only_the_fastest_network_is_left() -> None:
+    table = LatencyTable(1.0, ((0.3, 0.1, 0.2), (5.0, 0.7)))
+    scores = np.array([[0.0, -9.0, 0.0], [0.0, -9.0, 0.0]])
+    assert knapsack(scores, table, table.range_ms[0]) == (1, 1)
+    with pytest.raises(LimitError, match=r"the fastest takes 1\.80 ms"):
+        knapsack(scores, table, 1.79)
+
+
+def test_a_candidate_without_a_price_is_never_chosen() -> None:
+    table = LatencyTable(0.0, ((math.inf, 1.0), (1.0, math.inf)))
+    assert knapsack(np.array([[0.0, -5.0], [-5.0, 0.0]]), table, 1e9) == (1, 0)
+
+
+@given(problems(), st.floats(0.0, 3.0))
+@settings(deadline=None, max_examples=100)
+def test_derivation_holds_the_limit_for_whole_networks_that_cost_more_than_their_parts(
+    problem: tuple[LatencyTable, np.ndarray, float], extra_ms: float
+) -> None:
+    table, scores, limit_ms = problem
+
+    def whole_ms(choices: tuple[int, ...]) -> float:
+        """Two neighbours of the same kind cost something together that the table does not know."""
+        repeats = sum(a == b for a, b in pairwise(choices))
+        return table.of(choices) + extra_ms * repeats
+
+    try:
+        choices = derive(scores, table, limit_ms, whole_ms)  # type: ignore[arg-type]
+    except LimitError:
+        fastest = tuple(row.index(min(row)) for row in table.slots_ms)
+        assert whole_ms(fastest) > limit_ms or extra_ms > 0
+    else:
+        assert whole_ms(choices) <= limit_ms
+
+
+def test_multiplier_is_one_sided() -> None:
+    multiplier = Multiplier(rate=0.5)
+    multiplier.update(80.0, 100.0)
+    assert multiplier.value == 0.0
+    multiplier.update(120.0, 100.0)
+    assert multiplier.value == pytest.approx(0.1)
+    multiplier.update(110.0, 100.0)
+    assert multiplier.value == pytest.approx(0.15)
+    multiplier.update(60.0, 100.0)
+    assert multiplier.value == 0.0
