@@ -8,21 +8,27 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quadnas.errors import ConfigError, CoverageError, QuadnasError
+from quadnas.errors import ConfigError, CoverageError, MachineError, QuadnasError
 from quadnas.units import parse_latency_ms, parse_percent
+
+if TYPE_CHECKING:
+    from quadnas.run.folder import RunFolder
 
 app = typer.Typer(
     help="The best vision network that runs within X ms on device D.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # or a default in brackets would vanish as markup
 )
-spaces_app = typer.Typer(help="Search spaces.", no_args_is_help=True)
-predictors_app = typer.Typer(help="Latency predictors of devices.", no_args_is_help=True)
+spaces_app = typer.Typer(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
+predictors_app = typer.Typer(
+    help="Latency predictors of devices.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(spaces_app, name="spaces")
 app.add_typer(predictors_app, name="predictors")
 
@@ -53,7 +59,8 @@ TrainSize = Annotated[
 Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.")]
 Batch = Annotated[int | None, typer.Option("--batch", help="Images per inference [the device's default].")]
 InputSize = Annotated[
-    int | None, typer.Option("--input-size", help="Side of the images at deployment, for the latency [224].")
+    int | None,
+    typer.Option("--input-size", help="Side of the images at deployment, for the latency [224]."),
 ]
 
 
@@ -101,6 +108,11 @@ def search(
     chosen = {key: value for key, value in given.items() if value is not None}
     if retrain_epochs is not None:
         chosen["schedule"] = {"retrain_epochs": retrain_epochs}
+    if not (resume or config or (device and max_latency)):
+        raise ConfigError(
+            "a search needs --device and --max-latency, as in quadnas search --device cortexA76 "
+            "--max-latency 300ms; or --config FILE, or --resume RUN"
+        )
     from quadnas.config import overlaid, read_mapping, validated
     from quadnas.report.page import write_report
     from quadnas.report.progress import Progress
@@ -113,6 +125,7 @@ def search(
     if resume:
         _refuse_settings(chosen, config, out)
         folder = RunFolder.open(resume)
+        _require_kind(folder, "search")
         settings = validated(folder.settings, SearchSettings, str(resume))
         work = loop.prepare(settings)
     else:
@@ -168,6 +181,7 @@ def train(
     if resume:
         _refuse_settings(chosen, model, out)
         folder = RunFolder.open(resume)
+        _require_kind(folder, "train")
     elif model is None:
         raise ConfigError("quadnas train needs a model spec (quadnas train model.yaml) or --resume RUN")
     else:
@@ -175,7 +189,7 @@ def train(
         settings = validated(
             {"model": spec.model_dump(), **chosen}, standalone.TrainSettings, "the command line"
         )
-        standalone.data_for(spec, settings.data, settings.train_images)
+        standalone.prepare(settings)  # a mistake is refused before there is a run folder
         path = out or _unused("runs", f"train-{model.stem}")
         folder = RunFolder.create(path, settings.model_dump(mode="json"))
     with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
@@ -242,7 +256,7 @@ def show_space(
     """Print the size of a space and the latencies of its architectures on every device."""
     from quadnas.report.tables import describe_space
 
-    answer, text = describe_space(name, device, batch, input_size or 224)
+    answer, text = describe_space(name, device, batch, 224 if input_size is None else input_size)
     _print(answer, as_json, text)
 
 
@@ -290,6 +304,14 @@ def _refuse_settings(*given: object) -> None:
         raise ConfigError("--resume takes every setting from the run; give no other setting beside it")
 
 
+def _require_kind(folder: "RunFolder", command: str) -> None:
+    found = "train" if "model" in folder.settings else "search"
+    if found != command:
+        raise ConfigError(
+            f"{folder.path} was not written by quadnas {command}; quadnas {found} --resume goes on with it"
+        )
+
+
 def _unused(folder: str, name: str) -> Path:
     """``folder/name``, with a number behind it if that exists."""
     path, number = Path(folder, name), 1
@@ -310,8 +332,9 @@ def main() -> None:
     except QuadnasError as error:
         typer.echo(f"quadnas: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (OSError, MemoryError) as error:
+        typer.echo(f"quadnas: {error or 'out of memory'}; nothing was changed by this step", err=True)
+        sys.exit(MachineError.exit_code)
 
 
 if __name__ == "__main__":

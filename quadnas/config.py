@@ -1,6 +1,7 @@
 """YAML files -> frozen, validated models; an error names the file, the key and the nearest valid one."""
 
 import re
+import reprlib
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 safe loader without aliases and duplicate keys, which reads 1e-3 as a number."""
+    """YAML 1.1 safe loader without aliases, tags and duplicate keys, which reads 1e-3 as a number."""
 
     depth = 0
 
@@ -33,6 +34,8 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
+        if getattr(event, "tag", None):
+            raise yaml.constructor.ConstructorError(None, None, "tags are not allowed", event.start_mark)
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.constructor.ConstructorError(
@@ -43,20 +46,29 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                break  # refused below
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.value[position][0].start_mark
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what ``_Loader`` would read as a number."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -67,7 +79,15 @@ def parse_yaml(text: str, source: str) -> Any:
         # _Loader is a SafeLoader
         return yaml.load(text, _Loader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: not a valid YAML file: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{source}: not a valid YAML file: {_yaml_reason(error)}") from None
+
+
+def _yaml_reason(error: Exception) -> str:
+    """What is wrong and in which line, without the parser's picture of it."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def read_text(path: Path) -> str:
@@ -115,7 +135,7 @@ def validated(data: Any, model: type[S], source: str) -> S:
 def write_yaml(settings: Settings) -> str:
     """YAML text that ``read_settings`` reads back to an equal model; keys keep their declared order."""
     data = settings.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(data, sort_keys=False, width=110, default_flow_style=None)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=110, default_flow_style=None)
 
 
 def _tuples(data: Any) -> Any:
@@ -134,7 +154,10 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
         )
     if item["type"] == "missing":
         return f"the key {where!r} is missing"
-    return f"{where}: {item['msg']}, not {item['input']!r}"
+    message = f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    if item["type"] == "value_error" and isinstance(item["input"], dict | tuple):
+        return message  # a rule over several values names those that break it
+    return f"{message}, not {reprlib.repr(item['input']):.80}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

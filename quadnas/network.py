@@ -56,6 +56,13 @@ def kernels_of(layers: Sequence[Layer], input_size: int, model: LatencyModel) ->
     return model.kernels(operators)
 
 
+def require_size(layers: Sequence[Layer], size: int) -> None:
+    """Raise ConfigError if a layer cannot be built, or leaves nothing of the map of an image of side ``size``."""
+    height = width = size
+    for layer in layers:
+        _, height, width = _operators(layer, height, width)
+
+
 def position_kernels(
     space: SearchSpace, classes: int, input_size: int, model: LatencyModel
 ) -> tuple[list[Kernel], list[list[list[Kernel]]]]:
@@ -97,6 +104,6 @@ def _operators(layer: Layer, height: int, width: int) -> tuple[list[Operator], i
     if min(out_height, out_width) < 1:
         raise ConfigError(
             f"block {layer.block!r} with stride {layer.stride} leaves nothing of a {height}x{width} map; "
-            "use a larger input size or fewer stages"
+            "use larger images (--input-size, --train-size) or fewer stages"
         )
     return block.operators(ports, height, width), out_height, out_width

@@ -6,6 +6,7 @@ from pathlib import Path
 from quadnas.errors import ConfigError
 from quadnas.network import Network
 from quadnas.registry import Registry
+from quadnas.run.folder import RunFolder
 from quadnas.search.loop import INHERITED, MODEL, RETRAINED
 from quadnas.space.model_spec import ModelSpec, load_model_spec
 from quadnas.training.weights import load_weights
@@ -22,18 +23,21 @@ TARGETS: Registry[Target] = Registry("export target", "quadnas.export.targets", 
 def export_run(run: Path, out: Path, target: str) -> list[Path]:
     """Export the network that a search found: with inherited weights at ``out``, retrained ones beside it.
 
-    Raises ConfigError if the search has not got so far.
+    Nothing is written unless all weights are intact. Raises ConfigError if the search has not got so far or
+    ``out`` is no place for a model spec, DataError.
     """
     write = TARGETS[target]
-    if not (run / MODEL).is_file():
+    RunFolder.open(run)
+    if out.suffix != ".yaml" or out.is_dir():
+        raise ConfigError(f"--out is the model spec to write and ends in .yaml, not {str(out)!r}")
+    if not (run / INHERITED).is_file():
         raise ConfigError(
             f"{run} holds no derived network yet; finish the search with quadnas search --resume {run}"
         )
     spec = load_model_spec(run / MODEL)
-    files: list[Path] = []
+    loaded = []
     for weights, path in ((INHERITED, out), (RETRAINED, out.with_stem(f"{out.stem}-retrained"))):
         if (run / weights).is_file():
             network = Network(spec.layers)
-            notes = load_weights(network, run / weights)
-            files += write(spec, network, notes, path)
-    return files
+            loaded.append((network, load_weights(network, run / weights), path))
+    return [file for network, notes, path in loaded for file in write(spec, network, notes, path)]

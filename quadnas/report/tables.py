@@ -81,7 +81,7 @@ def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
 def predict_latency(spec: ModelSpec, device: str, batch: int | None, input_size: int | None) -> Answer:
     """The predicted latency of a model, kernel by kernel."""
     model = load_device(device, batch)
-    size = input_size or spec.input.size
+    size = spec.input.size if input_size is None else input_size
     found = estimate(model, kernels_of(spec.layers, size, model))
     kernels = [
         {

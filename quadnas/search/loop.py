@@ -10,7 +10,7 @@ import torch
 
 from quadnas.config import parse_yaml, validated, write_yaml
 from quadnas.data.base import DataSet, load_data
-from quadnas.network import Network
+from quadnas.network import Network, require_size
 from quadnas.run.checkpoint import Checkpoint
 from quadnas.run.events import Derived, Evaluated, Notice, Observer
 from quadnas.run.folder import RunFolder
@@ -21,6 +21,7 @@ from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult
 from quadnas.search.settings import SearchSettings
+from quadnas.search.strategy import STRATEGIES
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
 from quadnas.training.loop import evaluate
@@ -50,8 +51,11 @@ def prepare(settings: SearchSettings) -> Work:
     """Load data, space and device and check that the limit can be met; raises LimitError, ConfigError ..."""
     data = load_data(settings.data, limit=settings.train_images)
     problem = pose(settings, len(data.classes))
+    STRATEGIES[settings.strategy]  # an unknown name is refused before a run folder exists
+    train_size = settings.train_size or data.default_train_size
+    require_size(problem.space.layers([0] * len(problem.space.slots), problem.classes), train_size)
     device = compute_device()
-    return Work(problem, data.to(device), settings.train_size or data.default_train_size, device)
+    return Work(problem, data.to(device), train_size, device)
 
 
 def search(

@@ -1,12 +1,14 @@
 """The problem a search solves: a space, a device and a limit, checked to be solvable before any training."""
 
+import decimal
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from quadnas.errors import LimitError
+from quadnas.errors import LimitError, QuadnasError
 from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Estimate, LatencyModel, Price, estimate, upper_ms
@@ -88,7 +90,7 @@ def pose(settings: SearchSettings, classes: int) -> Problem:
     if limit_ms < low:
         raise LimitError(
             f"no network of {space.name!r} runs within {limit_ms:g} ms on {model.card.device} at "
-            f"{settings.input_size}x{settings.input_size}: the feasible range is {low:.4g} to {high:.4g} ms"
+            f"{settings.input_size}x{settings.input_size}: the feasible range is {_rounded_up(low)} to {high:.4g} ms"
             f"{_spaces_within_reach(settings, model, classes, limit_ms)}; raise --max-latency, lower "
             "--input-size, or choose another --space"
         )
@@ -96,14 +98,20 @@ def pose(settings: SearchSettings, classes: int) -> Problem:
     return Problem(settings, space, classes, model, bounds, limit_ms)
 
 
+def _rounded_up(latency_ms: float) -> str:
+    """Four digits that, given as a limit, can be met."""
+    context = decimal.Context(prec=4, rounding=decimal.ROUND_CEILING)
+    return f"{context.create_decimal_from_float(latency_ms):f}"
+
+
 def _spaces_within_reach(settings: SearchSettings, model: LatencyModel, classes: int, limit_ms: float) -> str:
     reach = []
     for name in available("search_spaces"):
-        low, high = price_space(
-            load_space(name), model, classes, settings.input_size, settings.confidence
-        ).range_ms
-        if low <= limit_ms:
-            reach.append(f"{name} ({low:.3g} to {high:.3g} ms)")
+        with suppress(QuadnasError):  # a broken file of the user's does not hide the answer
+            table = price_space(load_space(name), model, classes, settings.input_size, settings.confidence)
+            low, high = table.range_ms
+            if low <= limit_ms:
+                reach.append(f"{name} ({low:.3g} to {high:.3g} ms)")
     return f"; within reach: {', '.join(reach)}" if reach else ""
 
 

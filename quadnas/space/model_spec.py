@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from quadnas.config import Settings, read_settings
 from quadnas.space.layer import Layer, Positive
@@ -33,6 +33,19 @@ class ModelSpec(Settings):
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=2)]
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("layers")
+    @classmethod
+    def _connected(cls, layers: tuple[Layer, ...], info: ValidationInfo) -> tuple[Layer, ...]:
+        classes = info.data.get("classes", ())
+        given = [3, *(layer.channels_out for layer in layers)]
+        taken = [layer.channels_in for layer in layers]
+        for number, (have, want) in enumerate(zip(given, taken, strict=False)):
+            if have != want:
+                raise ValueError(f"{have} channels reach layer {number} (counted from 0), which takes {want}")
+        if classes and given[-1] != len(classes):
+            raise ValueError(f"the last layer gives {given[-1]} values for {len(classes)} classes")
+        return layers
 
 
 def load_model_spec(path: Path) -> ModelSpec:

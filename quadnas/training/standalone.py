@@ -13,8 +13,8 @@ from quadnas.config import Settings, validated, write_yaml
 from quadnas.data.base import DataSet, Normalization, load_data
 from quadnas.data.order import stable_seed
 from quadnas.errors import ConfigError
-from quadnas.network import Network
-from quadnas.run.events import Evaluated, Notice, Observer
+from quadnas.network import Network, require_size
+from quadnas.run.events import Evaluated, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.run.session import Session
@@ -57,6 +57,14 @@ def data_for(spec: ModelSpec, data: str, train_images: int | None = None) -> Dat
     return found.normalized_by(Normalization(spec.input.mean, spec.input.std)).to(compute_device())
 
 
+def prepare(settings: TrainSettings) -> tuple[DataSet, int]:
+    """The data of a training and the side of its images, checked; raises ConfigError, DataError."""
+    data = data_for(settings.model, settings.data, settings.train_images)
+    size = settings.train_size or data.default_train_size
+    require_size(settings.model.layers, size)
+    return data, size
+
+
 def train_network(
     folder: RunFolder, observe: Observer, stop: StopFlag, clock: Callable[[], float] = time.monotonic
 ) -> Score:
@@ -66,21 +74,18 @@ def train_network(
     """
     settings = validated(folder.settings, TrainSettings, str(folder.path))
     spec = settings.model
-    data = data_for(spec, settings.data, settings.train_images)
-    size = settings.train_size or data.default_train_size
-    checkpoint = folder.latest()
-    folder.rewind(checkpoint)
-    session = Session(folder, observe, stop, clock, settings.checkpoint_seconds)
-    if checkpoint and checkpoint.notice:
-        session.emit(Notice(checkpoint.notice))
+    data, size = prepare(settings)
+    session = Session(
+        folder, observe, stop, clock, settings.checkpoint_seconds, {"data": data.fingerprint()}
+    )
     network = new_network(spec, settings.seed).to(compute_device())
     TrainingStage(
         network, data.training, settings.recipe, session,
         epochs=settings.epochs, size=size, seed=settings.seed, findings={},
-    ).run(checkpoint)  # fmt: skip
+    ).run(session.resume())  # fmt: skip
     folder.write(MODEL, write_yaml(spec))
     folder.write(WEIGHTS, weights_bytes(network, {"train_size": str(size)}))
-    score = evaluate(network, data.test, size=size)
+    score = evaluate(network, data.test, size=size, after_batch=session.batch_evaluated)
     session.emit(Evaluated("trained", "test", score.accuracy, score.loss, score.images))
     folder.write(RESULT, json.dumps({"accuracy": score.accuracy, "loss": score.loss, "images": score.images}))
     return score
@@ -102,5 +107,7 @@ def evaluate_weights(spec: ModelSpec, weights: Path, data: str, size: int | None
     network = Network(spec.layers)
     notes = load_weights(network, weights)
     trained_at = notes.get("train_size", "")
-    chosen = size or (int(trained_at) if trained_at.isdecimal() else spec.input.size)
-    return evaluate(network.to(compute_device()), data_for(spec, data).test, size=chosen), chosen
+    if size is None:
+        size = int(trained_at) if trained_at.isdecimal() else spec.input.size
+    require_size(spec.layers, size)
+    return evaluate(network.to(compute_device()), data_for(spec, data).test, size=size), size
