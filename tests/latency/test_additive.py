@@ -8,8 +8,7 @@ from quadnas.errors import DataError
 from quadnas.latency.backends.additive import Additive
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage
-
-from .device import ARRAYS, card, model
+from quadnas.testing.toy_device import ARRAYS, card, model
 
 
 def test_a_convolution_is_launch_plus_peak_plus_terms() -> None:

@@ -12,6 +12,52 @@ from quadnas.latency.model import Coverage, LatencyModel
 from quadnas.testing.latency import DIMENSIONS, check_batch, check_growth, check_price, kernels
 
 DEVICES = ("a100", "cortexA76", "myriadvpu")
+SPELLINGS = (
+    "conv",
+    "conv-bn",
+    "conv-bn-relu",
+    "conv-bn-relu6",
+    "conv-bn-hswish",
+    "conv-relu",
+    "conv-swish",
+    "conv-hswish",
+    "conv-add",
+    "dwconv",
+    "dwconv-bn",
+    "dwconv-bn-relu",
+    "dwconv-bn-relu6",
+    "dwconv-add-add",
+    "fc",
+    "fc-relu",
+    "se",
+    "se-relu",
+    "SE",
+    "hswish",
+    "swish",
+    "relu",
+    "relu6",
+    "bn",
+    "bn-relu",
+    "bnrelu",
+    "add",
+    "add-relu",
+    "addrelu",
+    "mul",
+    "concat",
+    "split",
+    "channel_shuffle",
+    "channelshuffle",
+    "max-pool",
+    "maxpool",
+    "avg-pool",
+    "avgpool",
+    "global-pool",
+    "gap",
+    "global-avgpool",
+    "layernorm",
+    "gelu",
+    "scale",
+)
 model = cache(load_device)
 
 
@@ -49,13 +95,7 @@ def test_prices_do_not_depend_on_company(device: str, data: st.DataObject) -> No
 def test_every_spelling_of_nn_meter_has_a_price(device: str) -> None:
     """The names that nn-Meter's builder knows for convolutional networks, and a few of its users' spellings."""
     loaded = model(device)
-    names = (
-        "conv conv-bn conv-bn-relu conv-bn-relu6 conv-bn-hswish conv-relu conv-swish conv-hswish conv-add "
-        "dwconv dwconv-bn dwconv-bn-relu dwconv-bn-relu6 dwconv-add-add fc fc-relu se se-relu SE hswish swish "
-        "relu relu6 bn bn-relu bnrelu add add-relu addrelu mul concat split channel_shuffle channelshuffle "
-        "max-pool maxpool avg-pool avgpool global-pool gap global-avgpool layernorm gelu scale"
-    ).split()
-    for name in names:
+    for name in SPELLINGS:
         kernel = Kernel(
             name, 14, 14, (64, 64) if "add" in name or name == "mul" else (64,), 64, batch=loaded.batch
         )

@@ -8,8 +8,7 @@ import pytest
 from quadnas.errors import ConfigError
 from quadnas.latency.kernels import Kernel, Operator
 from quadnas.latency.model import Coverage, Estimate, Price, estimate, upper_ms
-
-from .device import model
+from quadnas.testing.toy_device import model
 
 EXACT, SURROGATE, UNCOVERED = Coverage.EXACT, Coverage.SURROGATE, Coverage.UNCOVERED
 KERNEL = Kernel("add", 7, 7, (8, 8), 8, batch=2)

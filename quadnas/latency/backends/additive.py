@@ -1,7 +1,7 @@
 """The additive back-end: every kernel is its physical floor plus a non-negative sum of terms."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +41,11 @@ def term_values(facts: DeviceFacts, op: str, shapes: Shapes) -> NDArray[np.float
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One single operator of a kernel: which kernel it belongs to, what prices it, and how well."""
+    """One single operator of a kernel: which kernel it belongs to, what prices its shape, and how well."""
 
     owner: int
-    reference: Kernel
+    op: str
+    shape: Kernel
     factor: float
     error: float
     reasons: tuple[str, ...]
@@ -74,8 +75,14 @@ class Additive(LatencyModel):
                 )
 
     def price(self, kernels: Sequence[Kernel]) -> list[Price]:
-        """The price of every kernel; the batch is priced operator by operator, each in one product."""
+        """The price of every kernel; networks repeat their kernels, so each is priced once."""
         _require_batch(kernels, self.batch)
+        index = {kernel: position for position, kernel in enumerate(dict.fromkeys(kernels))}
+        prices = self._price(list(index))
+        return [prices[index[kernel]] for kernel in kernels]
+
+    def _price(self, kernels: Sequence[Kernel]) -> list[Price]:
+        """Operator by operator, each in one product over all kernels."""
         found: list[_Part] = []
         refused: dict[int, str] = {}
         for owner, kernel in enumerate(kernels):
@@ -86,16 +93,17 @@ class Additive(LatencyModel):
                 else:
                     refused[owner] = answer
         cost_ms = self._cost_ms(found)
-        total_ms = np.zeros(len(kernels))
-        spread_ms = np.zeros(len(kernels))
+        total_ms = [0.0] * len(kernels)
+        spread_ms = [0.0] * len(kernels)
         reasons: dict[int, dict[str, None]] = {}
         for priced, part_ms in zip(found, cost_ms.tolist(), strict=True):
             total_ms[priced.owner] += part_ms
             spread_ms[priced.owner] += part_ms * priced.error
-            reasons.setdefault(priced.owner, {}).update(dict.fromkeys(priced.reasons))
+            if priced.reasons:
+                reasons.setdefault(priced.owner, {}).update(dict.fromkeys(priced.reasons))
         return [
-            _as_price(total_ms[i].item(), spread_ms[i].item(), reasons.get(i), refused.get(i))
-            for i in range(len(kernels))
+            _as_price(total, spread, reasons.get(owner), refused.get(owner))
+            for owner, (total, spread) in enumerate(zip(total_ms, spread_ms, strict=True))
         ]
 
     def _part(self, owner: int, part: Kernel) -> _Part | str:
@@ -116,15 +124,15 @@ class Additive(LatencyModel):
         if self.batch != card.measured_batch:
             error += card.extrapolation_error
             reasons.append(f"batch {self.batch} not the measured {card.measured_batch}")
-        return _Part(owner, replace(part, op=op), factor, error, tuple(reasons))
+        return _Part(owner, op, part, factor, error, tuple(reasons))
 
     def _cost_ms(self, found: Sequence[_Part]) -> Vector:
         cost_ms = np.zeros(len(found))
         by_op: dict[str, list[int]] = {}
         for index, part in enumerate(found):
-            by_op.setdefault(part.reference.op, []).append(index)
+            by_op.setdefault(part.op, []).append(index)
         for op, indices in by_op.items():
-            shapes = Shapes.of([found[i].reference for i in indices])
+            shapes = Shapes.of([found[i].shape for i in indices])
             factors = np.array([found[i].factor for i in indices])
             cost_ms[indices] = factors * operator_ms(self.card, op, shapes, self.arrays[op])
         return cost_ms
@@ -183,9 +191,9 @@ def _require_batch(kernels: Sequence[Kernel], batch: int) -> None:
             )
 
 
-def _as_price(total_ms: float, spread_ms: float, reasons: Iterable[str], refusal: str | None) -> Price:
+def _as_price(total_ms: float, spread_ms: float, reasons: Iterable[str] | None, refusal: str | None) -> Price:
     if refusal:
         return Price(None, Coverage.UNCOVERED, refusal)
-    if reason := "; ".join(reasons):
-        return Price(total_ms, Coverage.SURROGATE, reason, spread_ms / total_ms)
+    if reasons:
+        return Price(total_ms, Coverage.SURROGATE, "; ".join(reasons), spread_ms / total_ms)
     return Price(total_ms, Coverage.EXACT)

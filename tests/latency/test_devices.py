@@ -1,0 +1,148 @@
+"""Loading a device: every byte is verified, every mistake is explained, and torch stays out."""
+
+import hashlib
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from quadnas.errors import ConfigError, DataError
+from quadnas.latency.card import read_card, write_card
+from quadnas.latency.devices import available_devices, load_device
+from quadnas.latency.kernels import Kernel
+from quadnas.resources import locate
+from quadnas.testing.toy_device import ARRAYS, card
+
+ARRAY_FILE = "coefficients.safetensors"
+KERNEL = Kernel("conv-bn-relu", 14, 14, (64,), 64, 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of a shipped device."""
+    return Path(shutil.copytree(locate("latency_predictors", "cortexA76"), tmp_path / "copy"))
+
+
+def write_toy(folder: Path, **changes: object) -> Path:
+    folder.mkdir(parents=True)
+    data = safetensors.numpy.save(ARRAYS)
+    (folder / ARRAY_FILE).write_bytes(data)
+    toy = card(**{"arrays": {ARRAY_FILE: hashlib.sha256(data).hexdigest()}, **changes})
+    (folder / "card.yaml").write_bytes(write_card(toy))
+    return folder
+
+
+def test_a_folder_loads_like_the_name_it_was_copied_from(folder: Path) -> None:
+    by_path, by_name = load_device(f"{folder}"), load_device("cortexA76")
+    assert by_path.card == by_name.card
+    assert by_path.price([KERNEL]) == by_name.price([KERNEL])
+
+
+def test_a_user_s_device_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUADNAS_HOME", str(tmp_path))
+    write_toy(tmp_path / "latency_predictors" / "mine")
+    assert "mine" in available_devices()
+    loaded = load_device("mine", batch=4)
+    assert loaded.batch == 4
+    assert all(np.array_equal(loaded.arrays[op], values) for op, values in ARRAYS.items())
+
+
+def test_a_written_card_reads_back_equal(tmp_path: Path) -> None:
+    folder = write_toy(tmp_path / "toy")
+    assert read_card(folder / "card.yaml").surrogates == card().surrogates
+
+
+def test_an_unknown_device_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'cortexA76'"):
+        load_device("cortexA77")
+
+
+@pytest.mark.parametrize(
+    ("device", "batch"), [("cortexA76", 8), ("myriadvpu", 2), ("a100", 0), ("a100", 4096)]
+)
+def test_a_batch_that_the_device_cannot_price_is_refused(device: str, batch: int) -> None:
+    with pytest.raises(ConfigError, match=f"{device!r} has no prices at batch {batch}; allowed: 1"):
+        load_device(device, batch)
+
+
+def test_the_a100_means_batch_8_and_takes_others() -> None:
+    assert load_device("a100").batch == 8
+    larger = load_device("a100", 64)
+    price = larger.price([Kernel("conv", 14, 14, (64,), 64, batch=64)])[0]
+    assert "batch 64 not the measured 512" in price.reason
+
+
+@pytest.mark.parametrize("name", [ARRAY_FILE, "card.yaml"])
+def test_no_corruption_is_accepted(folder: Path, name: str) -> None:
+    """Flipped bits, lost and added bytes at 150 random places of each file."""
+    path = folder / name
+    original = path.read_bytes()
+    choose = random.Random(0)
+    for _ in range(150):
+        position = choose.randrange(len(original))
+        damage = choose.choice(("flip", "cut", "drop", "add"))
+        if damage == "flip":
+            changed = bytes([original[position] ^ (1 << choose.randrange(8))])
+            data = original[:position] + changed + original[position + 1 :]
+        elif damage == "cut":
+            data = original[:position]
+        elif damage == "drop":
+            data = original[:position] + original[position + 1 :]
+        else:
+            data = original[:position] + choose.randbytes(1) + original[position:]
+        if data == original:
+            continue
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=str(path)):
+            load_device(str(folder))
+
+
+@pytest.mark.parametrize("name", [ARRAY_FILE, "card.yaml"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=name):
+        load_device(str(folder))
+
+
+def test_an_edited_card_is_told_how_to_seal_it(folder: Path) -> None:
+    path = folder / "card.yaml"
+    text = path.read_text().replace("One Cortex-A76 core", "My core")
+    path.write_text(text)
+    with pytest.raises(DataError, match="let its last line read: sha256: ") as caught:
+        load_device(str(folder))
+    path.write_text(text[: text.rindex("sha256: ")] + "sha256: " + str(caught.value)[-64:] + "\n")
+    assert load_device(str(folder)).card.description.startswith("My core")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"back_end": "forest"}, "unknown latency back-end 'forest'; allowed: additive"),
+        ({"arrays": {ARRAY_FILE: "0" * 64}}, "it was damaged or exchanged"),
+    ],
+)
+def test_a_card_that_cannot_be_used_says_why(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        load_device(str(write_toy(tmp_path / "toy", **changes)))
+
+
+def test_arrays_never_leave_their_folder() -> None:
+    with pytest.raises(ConfigError, match="pattern"):
+        card(arrays={"../other.safetensors": "0" * 64})
+
+
+def test_loading_and_pricing_imports_no_torch() -> None:
+    code = (
+        "import sys; from quadnas.latency.devices import load_device; "
+        "from quadnas.latency.kernels import Kernel; "
+        "assert load_device('cortexA76').price([Kernel('conv', 14, 14, (64,), 64)])[0].latency_ms; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
