@@ -126,10 +126,10 @@ def test_model_spec_text_reads_back() -> None:
     spec = ModelSpec(
         name="m",
         input=InputSpec(size=224, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1e-3)),
-        classes=("yes", "no", "1e3", "null"),
+        classes=("yes", "no", "1e3", "null"),  # texts that YAML could take for something else
         layers=(
-            Layer(block="patchify", channels_in=3, channels_out=8, stride=4),
-            Layer(block="quadra", channels_in=8, channels_out=8, arguments={"kernel": 3, "expansion": 2}),
+            Layer(block="patchify", channels_in=3, channels_out=4, stride=4),
+            Layer(block="quadra", channels_in=4, channels_out=4, arguments={"kernel": 3, "expansion": 2}),
         ),
         provenance={"limit_ms": 1e-7, "note": "a: b"},
     )
