@@ -40,7 +40,7 @@ def locate(kind: str, name: str) -> Path:
     if name in entries:
         return entries[name]
     path = Path(name)
-    if not _NAME.fullmatch(name) and os.path.exists(path):  # noqa: PTH110 (a name can be too long for Path)
+    if name and not _NAME.fullmatch(name) and os.path.exists(path):  # noqa: PTH110 (a name can be too long for Path)
         return path
     raise ConfigError(
         f"no {_KINDS[kind]} {name!r}; {did_you_mean(name, entries)}; "
