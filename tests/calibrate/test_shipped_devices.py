@@ -47,6 +47,12 @@ def test_the_a76_keeps_its_promise() -> None:
     assert min(family["within_10"] for family in found["families"].values()) >= 0.95
 
 
+@pytest.mark.parametrize("device", ["cortexA76", "myriadvpu"])
+def test_every_family_was_left_out_once(device: str) -> None:
+    card = load_device(device).card
+    assert {left.family for left in card.families_left_out} == set(report(device)["families"])
+
+
 def test_the_error_quantiles_hold_on_the_held_out_networks() -> None:
     model = load_device("cortexA76")
     networks = held_out("cortexA76")
