@@ -28,8 +28,10 @@ def export_run(run: Path, out: Path, target: str) -> list[Path]:
     """
     write = TARGETS[target]
     RunFolder.open(run)
-    if out.suffix != ".yaml" or out.is_dir():
-        raise ConfigError(f"--out is the model spec to write and ends in .yaml, not {str(out)!r}")
+    if out.suffix != ".yaml" or out.is_dir() or not out.parent.is_dir():
+        raise ConfigError(
+            f"--out is the model spec to write, a name ending in .yaml in an existing folder, not {str(out)!r}"
+        )
     if not (run / INHERITED).is_file():
         raise ConfigError(
             f"{run} holds no derived network yet; finish the search with quadnas search --resume {run}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from quadnas.config import parse_yaml, validated, write_yaml
+from quadnas.config import write_yaml
 from quadnas.data.base import DataSet, load_data
 from quadnas.network import Network, require_size
 from quadnas.run.checkpoint import Checkpoint
@@ -19,7 +19,7 @@ from quadnas.run.session import Session
 from quadnas.search.constraint import derive
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
-from quadnas.search.result import SearchResult
+from quadnas.search.result import SearchResult, read_result
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES
 from quadnas.search.supernet_stage import SupernetStage
@@ -72,7 +72,7 @@ def search(
     """
     finished = folder.path / RESULT
     if finished.exists():
-        return validated(parse_yaml(finished.read_text(), str(finished)), SearchResult, str(finished))
+        return read_result(finished)
     settings = work.problem.settings
     checkpoint = folder.latest()
     folder.rewind(checkpoint)

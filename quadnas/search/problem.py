@@ -90,8 +90,8 @@ def pose(settings: SearchSettings, classes: int) -> Problem:
     if limit_ms < low:
         raise LimitError(
             f"no network of {space.name!r} runs within {limit_ms:g} ms on {model.card.device} at "
-            f"{settings.input_size}x{settings.input_size}: the feasible range is {_rounded_up(low)} to {high:.4g} ms"
-            f"{_spaces_within_reach(settings, model, classes, limit_ms)}; raise --max-latency, lower "
+            f"{settings.input_size}x{settings.input_size}: the feasible range is {_rounded_up(low)} to "
+            f"{high:.4g} ms{_spaces_within_reach(settings, model, classes, limit_ms)}; raise --max-latency, lower "
             "--input-size, or choose another --space"
         )
     check_latency_loss(settings.latency_loss, low)

@@ -1,6 +1,11 @@
 """What a finished search leaves behind (``result.json``): the answer and the evidence for it."""
 
+from pathlib import Path
+
+from pydantic import ValidationError
+
 from quadnas.config import Settings
+from quadnas.errors import DataError
 
 
 class SlotRecord(Settings):
@@ -48,3 +53,13 @@ class SearchResult(Settings):
     demonstration: bool
     data_note: str
     files: dict[str, str]
+
+
+def read_result(path: Path) -> SearchResult:
+    """The result that a finished search wrote; raises DataError if it is not whole."""
+    try:
+        return SearchResult.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(
+            f"{path} is corrupt ({error.errors()[0]['msg']}); remove it, and --resume {path.parent} writes it anew"
+        ) from None
