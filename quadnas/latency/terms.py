@@ -105,16 +105,13 @@ _CONV: dict[str, Term] = {
     "macs_large_output": lambda s: _macs(s) * _growth(s.positions * s.cout, 256e3),
     "weights": lambda s: s.depth * s.cout,
     "input": lambda s: s.positions_in * s.cin,
-    "input_strided": lambda s: s.positions_in * s.cin * (s.stride > 1),
     "output": lambda s: s.positions * s.cout,
-    "positions_spatial": lambda s: s.positions * (s.kernel > 1),
     "gathered_strided": lambda s: s.positions * s.depth * (s.stride > 1),
     "gathered_beyond": lambda s: _beyond(s.positions * s.depth, 64e3) * (s.kernel > 1),
     "rows": lambda s: s.positions * s.cin * s.kernel * (s.kernel > 1),
 }
 
 _DWCONV: dict[str, Term] = {
-    "calls": lambda s: np.ones_like(s.h),
     "macs": lambda s: s.taps * s.cin,
     "macs_by_8": lambda s: s.taps * _up(s.cin, 8),
     "macs_over_3": lambda s: s.taps * s.cin * (s.kernel > 3),
@@ -123,13 +120,11 @@ _DWCONV: dict[str, Term] = {
     "input_spatial": lambda s: s.positions_in * s.cin * (s.kernel > 1),
     "input_beyond": lambda s: _beyond(s.positions_in * s.cin, CACHE_ELEMENTS / 2),
     "positions": lambda s: s.positions,
-    "rows": lambda s: s.positions * s.kernel,
     "lines": lambda s: s.batch * np.ceil(s.h / s.stride) * s.kernel,
     "weights": lambda s: s.kernel**2 * s.cin,
 }
 
 _FC: dict[str, Term] = {
-    "calls": lambda s: np.ones_like(s.h),
     "macs": lambda s: s.batch * s.cin * s.cout,
     "weights": lambda s: s.cin * s.cout,
     "weights_beyond": lambda s: _beyond(s.cin * s.cout, CACHE_ELEMENTS),
@@ -140,7 +135,6 @@ _POOL: dict[str, Term] = {
     "calls": lambda s: np.ones_like(s.h),
     "taps": lambda s: s.positions * s.cin * s.kernel**2,
     "input": lambda s: s.positions_in * s.cin,
-    "positions": lambda s: s.positions,
 }
 
 # Most measured rows say h = 1 whatever the map was (nn-Meter's spelling), so only channels count.
