@@ -288,11 +288,14 @@ def fit_predictor(
     name: Annotated[str, typer.Argument(help="The device, as its recipe is named.")],
     data: Annotated[list[Path], typer.Option("--data", help="Measured networks; repeat for several files.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for card and arrays.")],
+    ffn_blocks: Annotated[
+        Path | None, typer.Option("--ffn-blocks", help="Measured blocks (JSON) that calibrate LayerNorm.")
+    ] = None,
 ) -> None:
     """Fit a device's latency model to measured networks, and write its card and arrays."""
     from quadnas.calibrate.fit import fit_device
 
-    card = fit_device(name, data, out)
+    card = fit_device(name, data, out, ffn_blocks)
     typer.echo(
         f"{out}: {card.held_out.within_10:.1%} of {card.held_out.models} held-out networks within 10 %"
     )

@@ -65,8 +65,8 @@ def describe_devices() -> Answer:
 
 
 def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
-    """A device's predictions against measured networks."""
-    model = load_device(device)
+    """A device's predictions against measured networks, at the batch that was measured."""
+    model = load_device(device, load_device(device).card.measured_batch)
     answer = evaluate(model, read_measured(data, column or model.card.measured_column, model.batch))
     lines = [
         f"{device}: {answer['models']} networks, {answer['uncovered_models']} with an uncovered kernel (a miss)",
