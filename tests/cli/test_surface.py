@@ -23,7 +23,7 @@ COMMANDS = {
     "spaces show": ["--batch", "--device", "--input-size", "--json", "name"],
     "predictors list": ["--json"],
     "predictors evaluate": ["--column", "--data", "--device", "--json"],
-    "predictors fit": ["--data", "--out", "-o", "name"],
+    "predictors fit": ["--data", "--ffn-blocks", "--out", "-o", "name"],
 }  # fmt: skip
 
 WRAPPER = (
