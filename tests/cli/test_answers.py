@@ -93,6 +93,7 @@ def test_margin_and_confidence_tighten_what_is_held(place: Path, found: Found) -
     assert excess > 1
     assert answer["latency_ms"] * excess <= result["bound_ms"] <= 3 * 0.95
     assert result["bound_ms"] > answer["latency_ms"]
+    assert {step["limit_ms"] for step in events(run, "ArchitectureStep")} == {pytest.approx(2.85)}
     again = quadnas("latency", run / "model.yaml", "--device", "cortexA76", "--json").json
     assert again["latency_ms"] == answer["latency_ms"]
     assert not (run / "retrained.safetensors").exists()
@@ -175,11 +176,14 @@ def test_a_spec_trains_alone_and_repeatably(place: Path, found: Found) -> None:
 
 
 def test_measured_networks_are_compared_as_defined(place: Path) -> None:
-    """Measurements made from predictions, so that every error is known: +0, +4, -7, +12 and +50 %."""
+    """Measurements made from predictions, so that every error is known: +0, +4, -7, +10.8 and +50 %.
+
+    10.8 % of the measurement is less than 10 % of the prediction: the measurement is what counts.
+    """
     model = load_device("cortexA76")
     generator = random.Random(0)
     lines, measured = [], []
-    for number, error in enumerate([0.0, 0.04, -0.07, 0.12, 0.5]):
+    for number, error in enumerate([0.0, 0.04, -0.07, 0.108, 0.5]):
         rows = [["conv-bn-relu", 14, generator.randint(20, 200), 64, 3, 1] for _ in range(4)]
         kernels = [Kernel(op, h, h, (cin,), cout, k, s) for op, h, cin, cout, k, s in rows]  # type: ignore[arg-type]
         predicted_ms = estimate(model, kernels).latency_ms
@@ -202,7 +206,7 @@ def test_measured_networks_are_compared_as_defined(place: Path) -> None:
         "within_5": pytest.approx(2 / 6),
         "within_10": pytest.approx(3 / 6),
         "within_15": pytest.approx(4 / 6),
-        "rmspe": pytest.approx(((0.04**2 + 0.07**2 + 0.12**2 + 0.5**2) / 5) ** 0.5),
+        "rmspe": pytest.approx(((0.04**2 + 0.07**2 + 0.108**2 + 0.5**2) / 5) ** 0.5),
         "spearman": pytest.approx(1 - 6 * distance / (5 * (5**2 - 1))),
         "families": {
             "a": {"models": 3, "within_10": pytest.approx(2 / 3)},
