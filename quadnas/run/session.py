@@ -1,4 +1,4 @@
-"""A run as its stages see it: where events go, when state is committed, when to stop."""
+"""A run as its stages see it: where it goes on, where events go, when state is committed, when to stop."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from quadnas.errors import Interrupted
-from quadnas.run.events import Event, Observer
+from quadnas.errors import ConfigError, Interrupted
+from quadnas.run.checkpoint import Checkpoint
+from quadnas.run.events import Event, Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 
@@ -17,7 +18,8 @@ Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 class Session:
     """Journals and forwards events; commits on time, at the ends of phases and when asked to stop.
 
-    ``clock`` gives seconds; ``commit_seconds`` is the longest time between two commits.
+    ``clock`` gives seconds; ``commit_seconds`` is the longest time between two commits; ``inputs`` are
+    checksums of what the run's settings only name, under the names that an error gives them.
     """
 
     def __init__(
@@ -27,13 +29,34 @@ class Session:
         stop: StopFlag,
         clock: Callable[[], float],
         commit_seconds: float,
+        inputs: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self._observe = observe
         self._stop = stop
         self._clock = clock
         self._commit_seconds = commit_seconds
+        self._inputs = dict(inputs)
         self._committed_at = clock()
+
+    def resume(self) -> Checkpoint | None:
+        """Go back to the last intact commit and return it; None before the first one.
+
+        Raises ConfigError if an input is not what it was then: the result would be neither the one nor the
+        other. Raises DataError, MachineError as the folder does.
+        """
+        checkpoint = self.folder.latest()
+        if checkpoint:
+            before = checkpoint.state["inputs"]
+            if changed := [name for name, digest in self._inputs.items() if before.get(name) != digest]:
+                raise ConfigError(
+                    f"{self.folder.path} goes on only with what it was started with, and since then the "
+                    f"{' and the '.join(changed)} changed; restore that, or start a new run with another --out"
+                )
+        self.folder.rewind(checkpoint)
+        if checkpoint and checkpoint.notice:
+            self.emit(Notice(checkpoint.notice))
+        return checkpoint
 
     def emit(self, event: Event) -> None:
         """Journal an event and show it to the observers."""
@@ -45,14 +68,20 @@ class Session:
         signal_number = self._stop.signal
         if signal_number is not None or self._clock() - self._committed_at >= self._commit_seconds:
             self.commit(step, snapshot)
-        if signal_number is not None:
-            raise Interrupted(
-                f"stopped at step {step}; everything is committed: go on with --resume {self.folder.path}",
-                signal_number,
-            )
+        self._interrupt(signal_number)
+
+    def batch_evaluated(self) -> None:
+        """After every batch that changes nothing: raises Interrupted if asked to stop."""
+        self._interrupt(self._stop.signal)
 
     def commit(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
         """Make the run durable as it is now."""
         tensors, state = snapshot()
-        self.folder.commit(tensors, state, step=step)
+        self.folder.commit(tensors, {**state, "inputs": self._inputs}, step=step)
         self._committed_at = self._clock()
+
+    def _interrupt(self, signal_number: int | None) -> None:
+        if signal_number is not None:
+            raise Interrupted(
+                f"stopped; everything is committed: go on with --resume {self.folder.path}", signal_number
+            )

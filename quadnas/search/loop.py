@@ -26,15 +26,11 @@ from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
 from quadnas.training.loop import evaluate
 from quadnas.training.stage import TrainingStage
-from quadnas.training.standalone import compute_device
+from quadnas.training.standalone import checksum, compute_device, data_checksum
 from quadnas.training.weights import load_weights, weights_bytes
 
-RESULT, MODEL, INHERITED, RETRAINED = (
-    "result.json",
-    "model.yaml",
-    "model.safetensors",
-    "retrained.safetensors",
-)
+RESULT, MODEL = "result.json", "model.yaml"
+INHERITED, RETRAINED = "model.safetensors", "retrained.safetensors"
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,12 @@ class Work:
     data: DataSet
     train_size: int
     device: torch.device
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Of what the settings only name: a run goes on with nothing else."""
+        space, card = self.problem.space, self.problem.model.card
+        return {"space": checksum(space), "device": checksum(card), "data": data_checksum(self.data)}
 
 
 def prepare(settings: SearchSettings) -> Work:
@@ -73,12 +75,9 @@ def search(
     finished = folder.path / RESULT
     if finished.exists():
         return read_result(finished)
-    settings = work.problem.settings
-    checkpoint = folder.latest()
-    folder.rewind(checkpoint)
-    session = Session(folder, observe, stop, clock, settings.checkpoint_seconds)
-    if checkpoint and checkpoint.notice:
-        session.emit(Notice(checkpoint.notice))
+    every_seconds = work.problem.settings.checkpoint_seconds
+    session = Session(folder, observe, stop, clock, every_seconds, work.checksums)
+    checkpoint = session.resume()
     if checkpoint and checkpoint.state["stage"] == stage.NAME:
         findings = {key: checkpoint.state[key] for key in ("choices", "inherited_accuracy")}
     else:
@@ -90,7 +89,7 @@ def search(
 def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """Train the supernet, choose the architecture, write its spec and inherited weights; returns the findings."""
     problem = work.problem
-    if problem.unlimited:
+    if problem.unlimited and checkpoint is None:
         session.emit(
             Notice(
                 f"every network of {problem.space.name} is within {problem.limit_ms:g} ms (the slowest takes "
@@ -114,7 +113,7 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
     strategy.inherit(network, choices)
     session.folder.write(MODEL, write_yaml(spec))
     session.folder.write(INHERITED, weights_bytes(network, {"train_size": str(work.train_size)}))
-    score = evaluate(network, work.data.test, size=work.train_size)
+    score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)
     session.emit(Evaluated("inherited", "test", score.accuracy, score.loss, score.images))
     return {"choices": list(choices), "inherited_accuracy": score.accuracy}
 
@@ -136,7 +135,7 @@ def retrain(
             epochs=settings.schedule.retrain_epochs, size=work.train_size, seed=settings.seed, findings=findings,
         ).run(checkpoint)  # fmt: skip
         session.folder.write(RETRAINED, weights_bytes(network, {"train_size": str(work.train_size)}))
-        score = evaluate(network, work.data.test, size=work.train_size)
+        score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)
         session.emit(Evaluated("retrained", "test", score.accuracy, score.loss, score.images))
         accuracy, files["retrained weights"] = score.accuracy, RETRAINED
     result = search_result(

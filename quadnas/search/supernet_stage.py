@@ -1,10 +1,11 @@
 """The first stage of a search: train the supernet and learn the architecture parameters."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from quadnas.data.base import DataSet
+from quadnas.data.base import Batch, DataSet, Split
 from quadnas.data.batches import batches_per_epoch
 from quadnas.data.order import stable_seed
 from quadnas.run.checkpoint import Checkpoint
@@ -13,7 +14,7 @@ from quadnas.run.session import Session, Snapshot
 from quadnas.search.constraint import Multiplier
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import STRATEGIES, Strategy
-from quadnas.training.loop import StepReport, batch_stream, step_generator, train
+from quadnas.training.loop import StepReport, batch_stream, require_finite, step_generator, train
 from quadnas.training.state import optimizer_tensors, restore_optimizer, under_prefix, with_prefix
 
 NAME = "supernet"
@@ -38,6 +39,7 @@ class SupernetStage:
         per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
         self._warmup = settings.schedule.warmup_epochs * per_epoch
         self._steps = self._warmup + settings.schedule.search_epochs * per_epoch
+        self._every = settings.schedule.architecture_every
 
     def run(self, checkpoint: Checkpoint | None) -> Strategy:
         """Train from the start, or from a checkpoint of this stage, to the end."""
@@ -45,20 +47,25 @@ class SupernetStage:
         if checkpoint:
             self._restore(checkpoint)
             done = checkpoint.step
+        self._held_out = self._batches(
+            self._data.held_out,
+            stable_seed("held out", self._seed),
+            max(0, done - self._warmup) // self._every,
+        )
         supernet = self.strategy.supernet
         for phase, stop in (("warm-up", self._warmup), ("search", self._steps)):
             if done < stop:
                 self._session.emit(PhaseStarted(phase, done, stop))
-                batches = batch_stream(
-                    self._data.train, self._recipe.batch_size, size=self._size, seed=self._seed, start=done
-                )
                 train(
-                    supernet, self._forward, batches, self._optimizer, self._recipe,
-                    (done, stop, self._steps), self._after_step,
+                    supernet, self._forward, self._batches(self._data.train, self._seed, done),
+                    self._optimizer, self._recipe, (done, stop, self._steps), self._after_step,
                 )  # fmt: skip
                 self._session.commit(stop, self._snapshot)
                 done = stop
         return self.strategy
+
+    def _batches(self, split: Split, seed: int, start: int) -> Iterator[Batch]:
+        return batch_stream(split, self._recipe.batch_size, size=self._size, seed=seed, start=start)
 
     def _forward(self, images: torch.Tensor, step: int) -> torch.Tensor:
         generator = step_generator(self._seed, "path", step)
@@ -70,24 +77,19 @@ class SupernetStage:
             WeightStep(phase, report.step, self._steps, report.loss, report.accuracy, report.learning_rate)
         )
         searched = report.step - self._warmup
-        every = self._problem.settings.schedule.architecture_every
-        if searched > 0 and searched % every == 0:
-            self._architecture_step(searched // every - 1, report.step)
+        if searched > 0 and searched % self._every == 0:
+            self._architecture_step(report.step)
         self._session.step_done(report.step, self._snapshot)
 
-    def _architecture_step(self, number: int, step: int) -> None:
-        problem, settings = self._problem, self._problem.settings
-        batches = batch_stream(
-            self._data.held_out,
-            settings.recipe.batch_size,
-            size=self._size,
-            seed=stable_seed("held out", self._seed),
-            start=number,
-        )
+    def _architecture_step(self, step: int) -> None:
+        problem = self._problem
         update = self.strategy.update_architecture(
-            next(batches), step_generator(self._seed, "gates", step), self._multiplier.value
+            next(self._held_out), step_generator(self._seed, "gates", step), self._multiplier.value
         )
         probabilities = self.strategy.probabilities()
+        where = f"the architecture step after step {step}"
+        require_finite("loss", update.loss, where)
+        require_finite("sum of the probabilities", probabilities.sum().item(), where)
         argmax = probabilities.argmax(1).tolist()
         argmax_ms = problem.bounds.of(argmax)
         if not problem.unlimited:

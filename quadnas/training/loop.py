@@ -61,8 +61,8 @@ def train(
 ) -> None:
     """Update the weights of ``module``; ``steps`` is (done already, stop after, length of the rate schedule).
 
-    ``forward(images, step)`` gives the logits. Raises ConfigError before the update if the loss is not
-    finite: the last commit of the run stays as it is.
+    ``forward(images, step)`` gives the logits. Raises ConfigError before the update if loss or gradient is
+    not finite: no such weights are ever committed.
     """
     module.train()
     done, stop, total = steps
@@ -73,23 +73,35 @@ def train(
             group["lr"] = rate
         logits = forward(batch.images, step)
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise ConfigError(
-                f"the training loss became {value} at step {step + 1} with learning rate {rate:.3g}; nothing "
-                "was updated and the last commit is intact: start again with a lower rate (recipe.rate)"
-            )
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)
+        norm = nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)
+        where = f"step {step + 1} with learning rate {rate:.3g}"
+        value = require_finite("training loss", loss.item(), where)
+        require_finite("norm of the gradient", norm.item(), where)
         optimizer.step()
         correct = (logits.detach().argmax(1) == batch.labels).double().mean().item()
         after_step(StepReport(step + 1, value, correct, rate))
 
 
+def require_finite(what: str, value: float, where: str) -> float:
+    """The value; raises ConfigError if training diverged and it is NaN or infinite."""
+    if not math.isfinite(value):
+        raise ConfigError(
+            f"training diverged: the {what} became {value} at {where}; nothing of that step is kept and the "
+            "last commit is intact: start again with a lower rate (recipe.rate)"
+        )
+    return value
+
+
 @torch.no_grad()
-def evaluate(network: nn.Module, split: Split, *, size: int) -> Score:
-    """Accuracy and loss of a network on a whole split at ``size`` x ``size`` pixels."""
+def evaluate(
+    network: nn.Module, split: Split, *, size: int, after_batch: Callable[[], None] = lambda: None
+) -> Score:
+    """Accuracy and loss of a network on a whole split at ``size`` x ``size`` pixels.
+
+    Raises ConfigError if the loss is not finite, and whatever ``after_batch`` raises.
+    """
     network.eval()
     correct = images = 0
     loss = 0.0
@@ -98,4 +110,10 @@ def evaluate(network: nn.Module, split: Split, *, size: int) -> Score:
         loss += F.cross_entropy(logits, batch.labels, reduction="sum").item()
         correct += int((logits.argmax(1) == batch.labels).sum())
         images += len(batch.labels)
+        after_batch()
+    if not math.isfinite(loss):
+        raise ConfigError(
+            f"the loss on {images} images is {loss}: the weights are too large for float32; train them anew "
+            "with a lower learning rate (recipe.rate)"
+        )
     return Score(correct / images, loss / images, images)
