@@ -25,7 +25,7 @@ class Schedule(Settings):
     search_epochs: Count = 12
     retrain_epochs: Epochs = 6
     architecture_every: Count = 2
-    architecture_rate: Rate = 2e-2
+    architecture_rate: Rate = 5e-2
     multiplier_rate: Rate = 0.1
 
 

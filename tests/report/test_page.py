@@ -81,7 +81,7 @@ def test_the_page_gives_the_answer_and_the_evidence(example: str) -> None:
         "mobilenetv3, never seen by the fit 400 51.0% 82.0% -4.3%",
         "held-out networks 1,234 85.0% 98.7% 99.5% 3.5% 0.9980",
         "3 of the held-out networks have an operator without a price",
-        "layernorm from Pixel 4 FFN blocks",
+        "layernorm 2.000 ms 10.0% from Pixel 4 FFN blocks",
         "schedule.warmup_epochs 6",
         "model.safetensors",
         "quadra-k7-e4,quadra-k3-e2,identity|quadra-k5-e2,quadra-k5-e2",
