@@ -102,7 +102,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A search under a limit that binds: 3 steps of warm-up, 9 of search (4 of the architecture), 4 of retraining.
+    """A search under a limit that binds: 3 steps of warm-up, 6 of search (3 of the architecture), 4 of retraining.
 
     The clock of a job ticks once per look, so that every second step ends in a commit.
     """
@@ -116,7 +116,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "train_images": 75,
         "train_size": 32,
         "seed": 3,
-        "schedule": {"warmup_epochs": 1, "search_epochs": 3, "retrain_epochs": 1, "multiplier_rate": 5.0},
+        "schedule": {"warmup_epochs": 1, "search_epochs": 2, "retrain_epochs": 1, "multiplier_rate": 5.0},
         "recipe": {"batch_size": 16},
         "checkpoint_seconds": 2.0,
     }

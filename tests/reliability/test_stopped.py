@@ -17,7 +17,7 @@ from .runs import journal, outcome
 
 SECONDS = 50
 MOMENTS = [
-    ("warm-up", 2), ("warm-up", 3), ("search", 7), ("search", 12), ("Derived", None), ("Evaluated", None),
+    ("warm-up", 2), ("warm-up", 3), ("search", 6), ("search", 9), ("Derived", None), ("Evaluated", None),
     ("training", 2), ("training", 4),
 ]  # fmt: skip
 
