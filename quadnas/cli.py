@@ -113,6 +113,8 @@ def search(
             "a search needs --device and --max-latency, as in quadnas search --device cortexA76 "
             "--max-latency 300ms; or --config FILE, or --resume RUN"
         )
+    if resume:
+        _check_resumable(resume, chosen, config, out)
     from quadnas.config import overlaid, read_mapping, validated
     from quadnas.report.page import write_report
     from quadnas.report.progress import Progress
@@ -123,7 +125,6 @@ def search(
     from quadnas.search.settings import SearchSettings
 
     if resume:
-        _refuse_settings(chosen, config, out)
         folder = RunFolder.open(resume)
         _require_kind(folder, "search")
         settings = validated(folder.settings, SearchSettings, str(resume))
@@ -171,6 +172,8 @@ def train(
     """Train a network from its model spec alone."""
     given = {"data": data, "epochs": epochs, "train_size": train_size, "seed": seed}
     chosen = {key: value for key, value in given.items() if value is not None}
+    if resume:
+        _check_resumable(resume, chosen, model, out)
     from quadnas.config import validated
     from quadnas.report.progress import Progress
     from quadnas.run.folder import RunFolder
@@ -179,7 +182,6 @@ def train(
     from quadnas.training import standalone
 
     if resume:
-        _refuse_settings(chosen, model, out)
         folder = RunFolder.open(resume)
         _require_kind(folder, "train")
     elif model is None:
@@ -301,10 +303,19 @@ def fit_predictor(
     )
 
 
-def _refuse_settings(*given: object) -> None:
-    """A resumed run keeps the settings that it started with."""
-    if any(given):
+def _check_resumable(run: Path, *settings: object) -> None:
+    """A resumed run keeps the settings it started with, and nobody else may be writing it.
+
+    The lock is tried before torch is imported: a second command is refused at once.
+    """
+    from quadnas.run.lock import Lock
+
+    if any(settings):
         raise ConfigError("--resume takes every setting from the run; give no other setting beside it")
+    if (run / "lock").is_file():
+        lock = Lock(run / "lock")
+        lock.acquire()
+        lock.release()
 
 
 def _require_kind(folder: "RunFolder", command: str) -> None:

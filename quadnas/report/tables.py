@@ -52,13 +52,17 @@ def describe_space(name: str, devices: list[str] | None, batch: int | None, inpu
 def describe_devices() -> Answer:
     """Every device with the source of its latencies and its error on held-out networks."""
     rows = {}
-    lines = [f"{'device':<16}{'source':<10}{'batch':>6}{'held out':>10}{'in 5 %':>9}{'in 10 %':>9}  runtime"]
+    lines = [
+        f"{'device':<16}{'source':<10}{'batch':>6}"
+        f"{'held out':>10}{'at batch':>10}{'in 5 %':>9}{'in 10 %':>9}  runtime"
+    ]
     for name in available_devices():
         card = load_device(name).card
         held_out = card.held_out
-        rows[name] = {"source": card.source, "batch": card.batch, **held_out.model_dump()}
+        figures = {"measured_batch": card.measured_batch, **held_out.model_dump()}
+        rows[name] = {"source": card.source, "batch": card.batch, **figures}
         lines.append(
-            f"{name:<16}{card.source:<10}{card.batch:>6}{held_out.models:>10}{held_out.within_5:>9.1%}"
+            f"{name:<16}{card.source:<10}{card.batch:>6}{held_out.models:>10}{card.measured_batch:>10}{held_out.within_5:>9.1%}"
             f"{held_out.within_10:>9.1%}  {card.runtime}, {card.precision}"
         )
     return rows, "\n".join(lines)

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 
 import pytest
+import torch
 
 Spawn = Callable[[Callable[[], None]], int]
 
@@ -19,6 +20,9 @@ def spawn() -> Spawn:
         if pid:
             return pid
         try:
+            torch.set_num_threads(
+                1
+            )  # a forked child has none of its parent's OpenMP threads and would wait for them
             work()
         except BaseException:
             traceback.print_exc(file=sys.__stderr__)
