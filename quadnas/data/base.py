@@ -94,6 +94,12 @@ class DataSet:
         """The normalisation that all splits share."""
         return self.train.normalization
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Tells apart data sets of other classes, sizes, orders and normalisations without reading images."""
+        labels = tuple(split.labels.tolist() for split in (self.train, self.held_out, self.test))
+        return self.classes, self.normalization, labels
+
     def normalized_by(self, normalization: Normalization) -> DataSet:
         """The same data under another normalisation."""
         return self._each(lambda split: split.normalized_by(normalization))

@@ -1,5 +1,6 @@
 """A run as its stages see it: where it goes on, where events go, when state is committed, when to stop."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,7 @@ class Session:
     """Journals and forwards events; commits on time, at the ends of phases and when asked to stop.
 
     ``clock`` gives seconds; ``commit_seconds`` is the longest time between two commits; ``inputs`` are
-    checksums of what the run's settings only name, under the names that an error gives them.
+    the frozen values that the run's settings only name, under the names that an error gives them.
     """
 
     def __init__(
@@ -29,14 +30,14 @@ class Session:
         stop: StopFlag,
         clock: Callable[[], float],
         commit_seconds: float,
-        inputs: Mapping[str, str],
+        inputs: Mapping[str, object],
     ) -> None:
         self.folder = folder
         self._observe = observe
         self._stop = stop
         self._clock = clock
         self._commit_seconds = commit_seconds
-        self._inputs = dict(inputs)
+        self._inputs = {name: _fingerprint(value) for name, value in inputs.items()}
         self._committed_at = clock()
 
     def resume(self) -> Checkpoint | None:
@@ -85,3 +86,8 @@ class Session:
             raise Interrupted(
                 f"stopped; everything is committed: go on with --resume {self.folder.path}", signal_number
             )
+
+
+def _fingerprint(value: object) -> str:
+    """sha256 of what a frozen value looks like, which is all that it is."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()

@@ -24,9 +24,9 @@ from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
+from quadnas.training.device import compute_device
 from quadnas.training.loop import evaluate
 from quadnas.training.stage import TrainingStage
-from quadnas.training.standalone import checksum, compute_device, data_checksum
 from quadnas.training.weights import load_weights, weights_bytes
 
 RESULT, MODEL = "result.json", "model.yaml"
@@ -43,10 +43,10 @@ class Work:
     device: torch.device
 
     @property
-    def checksums(self) -> dict[str, str]:
-        """Of what the settings only name: a run goes on with nothing else."""
-        space, card = self.problem.space, self.problem.model.card
-        return {"space": checksum(space), "device": checksum(card), "data": data_checksum(self.data)}
+    def inputs(self) -> dict[str, object]:
+        """What the settings only name: a run goes on with nothing else."""
+        problem = self.problem
+        return {"space": problem.space, "device": problem.model.card, "data": self.data.identity}
 
 
 def prepare(settings: SearchSettings) -> Work:
@@ -76,7 +76,7 @@ def search(
     if finished.exists():
         return read_result(finished)
     every_seconds = work.problem.settings.checkpoint_seconds
-    session = Session(folder, observe, stop, clock, every_seconds, work.checksums)
+    session = Session(folder, observe, stop, clock, every_seconds, work.inputs)
     checkpoint = session.resume()
     if checkpoint and checkpoint.state["stage"] == stage.NAME:
         findings = {key: checkpoint.state[key] for key in ("choices", "inherited_accuracy")}

@@ -1,6 +1,5 @@
 """Training and evaluating a network from its model spec alone: ``quadnas train`` and ``quadnas evaluate``."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.run.session import Session
 from quadnas.space.model_spec import ModelSpec
+from quadnas.training.device import compute_device
 from quadnas.training.loop import Score, evaluate
 from quadnas.training.recipe import Recipe
 from quadnas.training.stage import TrainingStage
@@ -39,22 +39,6 @@ class TrainSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     recipe: Recipe = Recipe()
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 180.0
-
-
-def compute_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def checksum(*parts: object) -> str:
-    """sha256 of what the parts look like, which for frozen values is all that they are."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def data_checksum(data: DataSet) -> str:
-    """Tells apart data sets of other classes, sizes, orders and normalisations, without reading every image."""
-    labels = [split.labels.tolist() for split in (data.train, data.held_out, data.test)]
-    return checksum(data.classes, data.normalization, labels)
 
 
 def data_for(spec: ModelSpec, data: str, train_images: int | None = None) -> DataSet:
@@ -87,7 +71,7 @@ def train_network(
     settings = validated(folder.settings, TrainSettings, str(folder.path))
     spec = settings.model
     data, size = prepare(settings)
-    inputs = {"data": data_checksum(data)}
+    inputs = {"data": data.identity}
     session = Session(folder, observe, stop, clock, settings.checkpoint_seconds, inputs)
     network = new_network(spec, settings.seed).to(compute_device())
     TrainingStage(
