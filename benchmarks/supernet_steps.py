@@ -1,17 +1,18 @@
 """A weight step and an architecture step of the ProxylessNAS strategy against plain training of one subnet.
 
-The floor is the same path as a plain network with its own optimiser. Seconds are interleaved medians over
-random paths; peak memory is that of a process that does nothing else, less the same process without steps.
+The floor is one path as a plain network with its own optimiser. Seconds are interleaved medians over random
+paths; peak memory is that of a process that makes steps of one kind, above what it held before the first
+(Linux: the peak in /proc/self/status is reset).
 
 Run: python -m benchmarks.supernet_steps [--space quadranet] [--train-size 32] [--batch 64] [--threads 2]
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
@@ -24,6 +25,7 @@ from quadnas.search.settings import SearchSettings
 from quadnas.search.strategies.proxyless import Proxyless
 from quadnas.training.recipe import Recipe
 
+MEMORY_STEPS = 8
 KINDS = ("plain training of one subnet (floor)", "weight step", "architecture step")
 
 
@@ -55,20 +57,24 @@ def steps(space: str, size: int, batch_size: int) -> dict[str, Callable[[], obje
     }
 
 
-def peak_megabytes(arguments: list[str], kind: str, count: int) -> float:
-    """Peak resident memory of a fresh process that builds everything and makes ``count`` steps of a kind."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.supernet_steps",
-        *arguments,
-        "--alone",
-        kind,
-        "--count",
-        str(count),
-    ]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output))
+def peak_megabytes(step: Callable[[], object], count: int) -> float:
+    """Peak resident memory of ``count`` steps above what the process holds now."""
+
+    def kilobytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = kilobytes("VmRSS")
+    for _ in range(count):
+        step()
+    return (kilobytes("VmHWM") - before) / 1024
+
+
+def alone(arguments: list[str], kind: str) -> float:
+    """``peak_megabytes`` of one kind of step in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.supernet_steps", *arguments, "--alone", kind]
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def main() -> None:
@@ -80,14 +86,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--alone", choices=KINDS, help=argparse.SUPPRESS)
-    parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     variants = steps(options.space, options.train_size, options.batch)
     if options.alone:
-        for _ in range(options.count):
-            variants[options.alone]()
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        print(json.dumps(peak_megabytes(variants[options.alone], MEMORY_STEPS)))
         return
     medians = interleaved_medians(variants, options.rounds)
     print_ratios(
@@ -96,14 +99,13 @@ def main() -> None:
         medians,
         KINDS[0],
     )
-    print("peak memory above the built networks, 8 steps")
+    print(f"peak memory of {MEMORY_STEPS} steps (activations, gradients, moments) above the built networks")
     arguments = [
         "--space", options.space, "--train-size", str(options.train_size),
         "--batch", str(options.batch), "--threads", str(options.threads),
     ]  # fmt: skip
     for kind in KINDS:
-        extra = peak_megabytes(arguments, kind, 8) - peak_megabytes(arguments, kind, 0)
-        print(f"  {kind:<44}{extra:>10.0f} MB")
+        print(f"  {kind:<44}{alone(arguments, kind):>10.0f} MB")
 
 
 if __name__ == "__main__":

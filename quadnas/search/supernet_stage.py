@@ -65,7 +65,14 @@ class SupernetStage:
         return self.strategy
 
     def _batches(self, split: Split, seed: int, start: int) -> Iterator[Batch]:
-        return batch_stream(split, self._recipe.batch_size, size=self._size, seed=seed, start=start)
+        return batch_stream(
+            split,
+            self._recipe.batch_size,
+            size=self._size,
+            seed=seed,
+            start=start,
+            augment=self._recipe.augment,
+        )
 
     def _forward(self, images: torch.Tensor, step: int) -> torch.Tensor:
         generator = step_generator(self._seed, "path", step)

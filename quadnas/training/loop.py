@@ -41,12 +41,16 @@ def step_generator(seed: int, purpose: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(stable_seed(purpose, seed, step))
 
 
-def batch_stream(split: Split, batch_size: int, *, size: int, seed: int, start: int) -> Iterator[Batch]:
-    """Augmented batches without end from number ``start`` on, epoch after epoch."""
+def batch_stream(
+    split: Split, batch_size: int, *, size: int, seed: int, start: int, augment: bool
+) -> Iterator[Batch]:
+    """Batches without end from number ``start`` on, shuffled epoch after epoch."""
     per_epoch = batches_per_epoch(len(split), batch_size)
     while True:
         epoch, index = divmod(start, per_epoch)
-        yield from minibatches(split, batch_size, size=size, seed=seed, epoch=epoch, start=index)
+        yield from minibatches(
+            split, batch_size, size=size, seed=seed, epoch=epoch, start=index, augment=augment
+        )
         start = (epoch + 1) * per_epoch
 
 

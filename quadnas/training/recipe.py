@@ -17,13 +17,17 @@ WARMUP_SHARE = 0.1
 
 
 class Recipe(Settings):
-    """``rate`` is the peak learning rate; ``clip_norm`` bounds the norm of the whole gradient."""
+    """``rate`` is the peak learning rate; ``clip_norm`` bounds the norm of the whole gradient.
+
+    ``augment``: random crops (and mirroring where it keeps the class); a short training learns more without.
+    """
 
     batch_size: Annotated[int, Field(ge=2)] = 64
     rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     clip_norm: Annotated[float, Field(gt=0)] = 5.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    augment: bool = True
 
     def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
         """AdamW over the module's parameters; biases and vectors are not decayed."""

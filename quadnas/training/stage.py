@@ -49,8 +49,14 @@ class TrainingStage:
         else:
             self._session.commit(0, self._snapshot)
         self._session.emit(PhaseStarted(NAME, done, self._steps))
+        recipe = self._recipe
         batches = batch_stream(
-            self._split, self._recipe.batch_size, size=self._size, seed=self._seed, start=done
+            self._split,
+            recipe.batch_size,
+            size=self._size,
+            seed=self._seed,
+            start=done,
+            augment=recipe.augment,
         )
         train(
             self._network, lambda images, _: self._network(images), batches, self._optimizer, self._recipe,

@@ -117,7 +117,7 @@ def test_the_stream_can_start_at_any_batch() -> None:
     epochs = [list(minibatches(split, 256, size=8, seed=3, epoch=epoch)) for epoch in range(2)]
     flat = [batch for epoch in epochs for batch in epoch]
     for start in (0, 1, per_epoch - 1, per_epoch, per_epoch + 2):
-        stream = batch_stream(split, 256, size=8, seed=3, start=start)
+        stream = batch_stream(split, 256, size=8, seed=3, start=start, augment=True)
         for expected in flat[start : start + 3]:
             found = next(stream)
             assert torch.equal(found.images, expected.images)
