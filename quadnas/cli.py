@@ -17,6 +17,7 @@ from quadnas.units import parse_latency_ms, parse_percent
 
 if TYPE_CHECKING:
     from quadnas.run.folder import RunFolder
+    from quadnas.search.loop import Work
 
 app = typer.Typer(
     help="The best vision network that runs within X ms on device D.",
@@ -115,31 +116,19 @@ def search(
         )
     if resume:
         _check_resumable(resume, chosen, config, out)
-    from quadnas.config import overlaid, read_mapping, validated
     from quadnas.report.page import write_report
     from quadnas.report.progress import Progress
     from quadnas.report.terminal import architecture_text, summary_text
-    from quadnas.run.folder import RunFolder
     from quadnas.run.interrupt import stop_requested
     from quadnas.search import loop
-    from quadnas.search.settings import SearchSettings
 
-    if resume:
-        folder = RunFolder.open(resume)
-        _require_kind(folder, "search")
-        settings = validated(folder.settings, SearchSettings, str(resume))
-        work = loop.prepare(settings)
-    else:
-        merged = overlaid(read_mapping(config) if config else {}, chosen)
-        settings = validated(merged, SearchSettings, str(config) if config else "the command line")
-        work = loop.prepare(settings)
-        name = f"{Path(settings.space).stem}-{Path(settings.device).name}-{settings.max_latency_ms:g}ms"
-        folder = RunFolder.create(out or _unused("runs", name), settings.model_dump(mode="json"))
+    work, folder = _resumed_search(resume) if resume else _new_search(chosen, config, out)
+    settings, card = work.problem.settings, work.problem.model.card
     with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
         result = loop.search(work, folder, progress, stop)
-        write_report(folder, settings, result, work.problem.model.card)
+        write_report(folder, settings, result, card)
     answer = {key: getattr(result, key) for key in ("architecture", "latency_ms", "limit_ms", "accuracy")}
-    summary = summary_text(settings, result, work.problem.model.card, folder.path)
+    summary = summary_text(settings, result, card, folder.path)
     _print({"run": str(folder.path), **answer}, as_json, f"{architecture_text(result)}\n\n{summary}")
 
 
@@ -301,6 +290,31 @@ def fit_predictor(
     typer.echo(
         f"{out}: {card.held_out.within_10:.1%} of {card.held_out.models} held-out networks within 10 %"
     )
+
+
+def _new_search(chosen: dict[str, Any], config: Path | None, out: Path | None) -> "tuple[Work, RunFolder]":
+    """Everything is checked before there is a run folder."""
+    from quadnas.config import overlaid, read_mapping, validated
+    from quadnas.run.folder import RunFolder
+    from quadnas.search.loop import prepare
+    from quadnas.search.settings import SearchSettings
+
+    merged = overlaid(read_mapping(config) if config else {}, chosen)
+    settings = validated(merged, SearchSettings, str(config) if config else "the command line")
+    work = prepare(settings)
+    name = f"{Path(settings.space).stem}-{Path(settings.device).name}-{settings.max_latency_ms:g}ms"
+    return work, RunFolder.create(out or _unused("runs", name), settings.model_dump(mode="json"))
+
+
+def _resumed_search(run: Path) -> "tuple[Work, RunFolder]":
+    from quadnas.config import validated
+    from quadnas.run.folder import RunFolder
+    from quadnas.search.loop import prepare
+    from quadnas.search.settings import SearchSettings
+
+    folder = RunFolder.open(run)
+    _require_kind(folder, "search")
+    return prepare(validated(folder.settings, SearchSettings, str(run))), folder
 
 
 def _check_resumable(run: Path, *settings: object) -> None:
