@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -22,6 +21,19 @@ def _branch(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
 
 
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _differentiable_backward(
+    needed: tuple[bool, bool, bool], operands: tuple[Tensor, Tensor, Tensor], grad: Tensor
+) -> Gradients:
+    """The gradients as a graph of their own, for second derivatives; memory is that of the eager form."""
+    wanted = [operand for operand, need in zip(operands, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(quadratic_depthwise_eager(*operands), wanted, grad, create_graph=True))
+    a, b, c = (next(found) if need else None for need in needed)
+    return a, b, c
+
+
 class _QuadraticDepthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -30,9 +42,10 @@ class _QuadraticDepthwise(torch.autograd.Function):
         return linear.addcmul_(factor_a, factor_b)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
         x, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _differentiable_backward(ctx.needs_input_grad, (x, weight, bias), grad)
         need_x, need_weight, need_bias = ctx.needs_input_grad
         grads_out = (
             grad * _branch(x, weight[1], bias[1]),
@@ -58,7 +71,7 @@ def quadratic_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Apply y = (Wa*x) o (Wb*x) + Wc*x with stride 1 and "same" zero padding.
 
     x: (N, C, H, W), any memory format, kept; weight: (3, C, 1, K, K) with K odd, in the order a, b, c;
-    bias: (3, C). Returns (N, C, H, W). Saves x alone; once differentiable.
+    bias: (3, C). Returns (N, C, H, W). Saves x alone; differentiable twice.
     """
     taps = _live_taps(weight, x.shape[-2], x.shape[-1])
     return _QuadraticDepthwise.apply(x, weight[..., taps, taps], bias)  # type: ignore[no-any-return, no-untyped-call]

@@ -102,13 +102,10 @@ def test_computes_no_gradient_that_nobody_needs(frozen: int) -> None:
     assert [leaf.grad is None for leaf in leaves] == [i == frozen for i in range(3)]
 
 
-def test_double_backward_is_refused() -> None:
-    x, weight, bias = operands(1, 3, 3, 3)
-    (gradient,) = torch.autograd.grad(
-        quadratic_depthwise(x, weight, bias).square().sum(), x, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+@pytest.mark.parametrize("frozen", [None, 0, 1, 2])
+def test_second_derivatives_match_finite_differences(frozen: int | None) -> None:
+    leaves = [t.detach().requires_grad_(i != frozen) for i, t in enumerate(operands(1, 3, 3, 3, batch=1))]
+    assert torch.autograd.gradgradcheck(quadratic_depthwise, leaves)
 
 
 def test_initialisation_is_that_of_the_paper() -> None:
