@@ -17,25 +17,9 @@ import pytest
 from quadnas.latency.devices import load_device
 from quadnas.search.problem import price_space
 from quadnas.space.search_space import load_space
+from tests.cli.command import TINY_SPACE
 
 from .runs import outcome
-
-TINY_SPACE = """\
-format: quadnas-space/1
-description: Four stages of one slot.
-candidates:
-  - {block: quadra, kernel: [3, 5], expansion: 2}
-  - {block: identity}
-stem: {block: patchify, stride: 4}
-downsample: {block: downsample, stride: 2}
-stages:
-  - {channels: 8, depth: 1}
-  - {channels: 16, depth: 1}
-  - {channels: 24, depth: 1}
-  - {channels: 32, depth: 1}
-head: {block: classifier}
-"""
-
 
 Job = dict[str, Any]
 
