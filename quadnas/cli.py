@@ -3,17 +3,16 @@
 Whatever imports torch is imported inside a command, so that a wrong argument is refused at once.
 """
 
-import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quadnas.errors import ConfigError, CoverageError, MachineError, QuadnasError
-from quadnas.units import parse_latency_ms, parse_percent
+from quadnas import cli_latency
+from quadnas.cli_options import Batch, Data, InputSize, Json, Latency, Margin, Resume, TrainSize, print_answer
+from quadnas.errors import ConfigError, MachineError, QuadnasError
 
 if TYPE_CHECKING:
     from quadnas.run.folder import RunFolder
@@ -27,42 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # or a default in brackets would vanish as markup
 )
 spaces_app = typer.Typer(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
-predictors_app = typer.Typer(
-    help="Latency predictors of devices.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(spaces_app, name="spaces")
-app.add_typer(predictors_app, name="predictors")
-
-Latency = Annotated[
-    float | None,
-    typer.Option(
-        "--max-latency", parser=parse_latency_ms, metavar="300ms", help="The hard limit; units us, ms, s."
-    ),
-]
-Margin = Annotated[
-    float | None,
-    typer.Option(
-        "--latency-margin", parser=parse_percent, metavar="5%", help="Stay that far below the limit."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="digits, fashion-mnist, cifar10:PATH, cifar100:PATH, imagenet:PATH, folder:PATH [digits].",
-    ),
-]
-TrainSize = Annotated[
-    int | None,
-    typer.Option("--train-size", help="Side of the training images in pixels [the data set's own]."),
-]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.")]
-Batch = Annotated[int | None, typer.Option("--batch", help="Images per inference [the device's default].")]
-InputSize = Annotated[
-    int | None,
-    typer.Option("--input-size", help="Side of the images at deployment, for the latency [224]."),
-]
+app.add_typer(cli_latency.predictors_app, name="predictors")
 
 
 @app.command()
@@ -129,7 +94,7 @@ def search(
         write_report(folder, settings, result, card)
     answer = {key: getattr(result, key) for key in ("architecture", "latency_ms", "limit_ms", "accuracy")}
     summary = summary_text(settings, result, card, folder.path)
-    _print({"run": str(folder.path), **answer}, as_json, f"{architecture_text(result)}\n\n{summary}")
+    print_answer({"run": str(folder.path), **answer}, as_json, f"{architecture_text(result)}\n\n{summary}")
 
 
 @app.command()
@@ -185,7 +150,7 @@ def train(
         folder = RunFolder.create(path, settings.model_dump(mode="json"))
     with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
         score = standalone.train_network(folder, progress, stop)
-    _print(
+    print_answer(
         {"run": str(folder.path), **asdict(score)},
         as_json,
         f"test accuracy {score.accuracy:.4f}, loss {score.loss:.4f}; weights in {folder.path}",
@@ -206,25 +171,10 @@ def evaluate(
 
     score, size = evaluate_weights(load_model_spec(model), weights, data or "digits", train_size)
     text = f"test accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {score.images} images of side {size}"
-    _print({**asdict(score), "size": size}, as_json, text)
+    print_answer({**asdict(score), "size": size}, as_json, text)
 
 
-@app.command()
-def latency(
-    model: Annotated[Path, typer.Argument(help="A model spec (YAML).")],
-    device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
-    batch: Batch = None,
-    input_size: InputSize = None,
-    as_json: Json = False,
-) -> None:
-    """Predict the latency of a model on a device, kernel by kernel, with its coverage."""
-    from quadnas.report.tables import predict_latency
-    from quadnas.space.model_spec import load_model_spec
-
-    answer, text = predict_latency(load_model_spec(model), device, batch, input_size)
-    _print(answer, as_json, text)
-    if answer["latency_ms"] is None:
-        raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")
+app.command()(cli_latency.latency)
 
 
 @spaces_app.command("list")
@@ -248,48 +198,7 @@ def show_space(
     from quadnas.report.tables import describe_space
 
     answer, text = describe_space(name, device, batch, 224 if input_size is None else input_size)
-    _print(answer, as_json, text)
-
-
-@predictors_app.command("list")
-def list_predictors(as_json: Json = False) -> None:
-    """Name the devices, how their latency is known, and their held-out error."""
-    from quadnas.report.tables import describe_devices
-
-    answer, text = describe_devices()
-    _print(answer, as_json, text)
-
-
-@predictors_app.command("evaluate")
-def evaluate_predictor(
-    device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
-    data: Annotated[Path, typer.Option("--data", help="Measured networks (.jsonl or .jsonl.gz).")],
-    column: Annotated[str | None, typer.Option("--column", help="Key of latency_ms [the device's].")] = None,
-    as_json: Json = False,
-) -> None:
-    """Compare a device's predictions with measured networks."""
-    from quadnas.report.tables import evaluate_device
-
-    answer, text = evaluate_device(device, data, column)
-    _print(answer, as_json, text)
-
-
-@predictors_app.command("fit")
-def fit_predictor(
-    name: Annotated[str, typer.Argument(help="The device, as its recipe is named.")],
-    data: Annotated[list[Path], typer.Option("--data", help="Measured networks; repeat for several files.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for card and arrays.")],
-    ffn_blocks: Annotated[
-        Path | None, typer.Option("--ffn-blocks", help="Measured blocks (JSON) that calibrate LayerNorm.")
-    ] = None,
-) -> None:
-    """Fit a device's latency model to measured networks, and write its card and arrays."""
-    from quadnas.calibrate.fit import fit_device
-
-    card = fit_device(name, data, out, ffn_blocks)
-    typer.echo(
-        f"{out}: {card.held_out.within_10:.1%} of {card.held_out.models} held-out networks within 10 %"
-    )
+    print_answer(answer, as_json, text)
 
 
 def _new_search(chosen: dict[str, Any], config: Path | None, out: Path | None) -> "tuple[Work, RunFolder]":
@@ -347,10 +256,6 @@ def _unused(folder: str, name: str) -> Path:
         number += 1
         path = Path(folder, f"{name}-{number}")
     return path
-
-
-def _print(answer: Mapping[str, Any], as_json: bool, text: str) -> None:
-    typer.echo(json.dumps(answer) if as_json else text)
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from tests.structure.source import PACKAGE, Module, modules
 
 FLOORS = [
     {"cli"},
+    {"cli_latency"},
+    {"cli_options"},
     {"testing"},
     {"compare"},
     {"report", "calibrate", "export"},

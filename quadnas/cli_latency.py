@@ -1,0 +1,74 @@
+"""The commands about devices and their latency: parse, call, print.
+
+Whatever imports torch is imported inside a command, so that a wrong argument is refused at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quadnas.cli_options import Batch, InputSize, Json, print_answer
+from quadnas.errors import CoverageError
+
+predictors_app = typer.Typer(
+    help="Latency predictors of devices.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def latency(
+    model: Annotated[Path, typer.Argument(help="A model spec (YAML).")],
+    device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
+    batch: Batch = None,
+    input_size: InputSize = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the latency of a model on a device, kernel by kernel, with its coverage."""
+    from quadnas.report.tables import predict_latency
+    from quadnas.space.model_spec import load_model_spec
+
+    answer, text = predict_latency(load_model_spec(model), device, batch, input_size)
+    print_answer(answer, as_json, text)
+    if answer["latency_ms"] is None:
+        raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")
+
+
+@predictors_app.command("list")
+def list_predictors(as_json: Json = False) -> None:
+    """Name the devices, how their latency is known, and their held-out error."""
+    from quadnas.report.tables import describe_devices
+
+    answer, text = describe_devices()
+    print_answer(answer, as_json, text)
+
+
+@predictors_app.command("evaluate")
+def evaluate_predictor(
+    device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
+    data: Annotated[Path, typer.Option("--data", help="Measured networks (.jsonl or .jsonl.gz).")],
+    column: Annotated[str | None, typer.Option("--column", help="Key of latency_ms [the device's].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a device's predictions with measured networks."""
+    from quadnas.report.tables import evaluate_device
+
+    answer, text = evaluate_device(device, data, column)
+    print_answer(answer, as_json, text)
+
+
+@predictors_app.command("fit")
+def fit_predictor(
+    name: Annotated[str, typer.Argument(help="The device, as its recipe is named.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Measured networks; repeat for several files.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for card and arrays.")],
+    ffn_blocks: Annotated[
+        Path | None, typer.Option("--ffn-blocks", help="Measured blocks (JSON) that calibrate LayerNorm.")
+    ] = None,
+) -> None:
+    """Fit a device's latency model to measured networks, and write its card and arrays."""
+    from quadnas.calibrate.fit import fit_device
+
+    card = fit_device(name, data, out, ffn_blocks)
+    typer.echo(
+        f"{out}: {card.held_out.within_10:.1%} of {card.held_out.models} held-out networks within 10 %"
+    )
