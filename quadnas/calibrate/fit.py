@@ -185,7 +185,7 @@ def _error_quantiles(predicted_ms: Values, measured_ms: Values) -> tuple[tuple[f
 
 def _sampled(
     facts: DeviceFacts, networks: Sequence[MeasuredNetwork], among: NDArray[np.bool_]
-) -> dict[str, Sampled]:
+) -> dict[str, tuple[Sampled, ...]]:
     kernels = {kernel for index in np.flatnonzero(among).tolist() for kernel in networks[index].kernels}
     return sampled_ranges(
         [part for kernel in kernels for part in parts(kernel, facts.folded) if part.op in facts.terms]

@@ -2,9 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from quadnas.config import Settings, parse_yaml, validated, write_yaml
 from quadnas.errors import ConfigError, DataError
@@ -30,13 +30,35 @@ class SurrogateRule(Settings):
 
 
 class Sampled(Settings):
-    """The shapes of one operator that were measured: ranges are inclusive (low, high)."""
+    """A range of shapes and batches in which the price of one operator is founded; spans are inclusive (low, high).
 
+    ``basis`` says on what: ``measured`` in networks or kernels on the device itself, or ``transferred`` from
+    the measurements that ``source`` names, with the relative one-sigma ``error`` seen where both exist.
+    """
+
+    basis: Literal["measured", "transferred"] = "measured"
+    source: str = ""
+    error: Annotated[float, Field(ge=0)] = 0.0
+    batches: tuple[Count, Count] = (1, 1)
     h: tuple[Count, Count]
     cin: tuple[Count, Count]
     cout: tuple[Count, Count]
     kernels: tuple[Count, ...]
     strides: tuple[Count, ...]
+
+    @model_validator(mode="after")
+    def _founded(self) -> Self:
+        if (self.basis == "transferred") != bool(self.source) or (self.error and not self.source):
+            raise ValueError("a transferred range, and no other, names its source and its error")
+        return self
+
+
+def _ranges(value: Any) -> Any:
+    """A card of one range per operator, as the format was first."""
+    return (value,) if isinstance(value, dict) else value
+
+
+Ranges = Annotated[tuple[Sampled, ...], BeforeValidator(_ranges), Field(min_length=1)]
 
 
 class HeldOut(Settings):
@@ -101,13 +123,14 @@ class DeviceFacts(Settings):
 class DeviceCard(DeviceFacts):
     """The facts, the figures measured with exactly the shipped arrays, and the sha256 of every array file.
 
-    ``error_quantiles`` are (confidence, measured/predicted on held-out networks), ascending.
+    ``error_quantiles`` are (confidence, measured/predicted on held-out networks), ascending. ``sampled`` holds
+    the ranges per operator, the better founded first; outside of all of them a price is extrapolated.
     """
 
     held_out: HeldOut
     families_left_out: tuple[LeftOut, ...]
     error_quantiles: Annotated[tuple[tuple[Share, Positive], ...], Field(min_length=2)]
-    sampled: dict[Text, Sampled]
+    sampled: dict[Text, Ranges]
     arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.safetensors$")], str]
 
     @field_validator("error_quantiles")

@@ -44,7 +44,8 @@ def facts() -> dict[str, object]:
 
 def card(**changes: object) -> DeviceCard:
     """The tiny device's card."""
-    sampled = {"h": [7, 14], "cin": [8, 64], "cout": [8, 64], "kernels": [1, 3], "strides": [1, 2]}
+    span = {"h": [7, 14], "cin": [8, 64], "cout": [8, 64], "kernels": [1, 3], "strides": [1, 2]}
+    sampled = [{"batches": [2, 2], **span}]
     data = {
         **facts(),
         "held_out": {

@@ -117,7 +117,8 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
     data = write_networks(tmp_path / "m.jsonl", 200)
     card = fit_device(write_facts(tmp_path / "facts.yaml"), [data], tmp_path / "out")
     assert set(card.sampled) == {"conv", "add"}
-    assert card.sampled["conv"].kernels == (1, 3) and card.sampled["conv"].h == (7, 14)
+    (conv,) = card.sampled["conv"]
+    assert (conv.basis, conv.batches, conv.kernels, conv.h) == ("measured", (2, 2), (1, 3), (7, 14))
     fitted = load_device(str(tmp_path / "out"))
     networks = read_measured(data, "toy", 2)
     coverages = {p.coverage for n in networks if not n.held_out for p in fitted.price(n.kernels)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quadnas.errors import DataError
+from quadnas.errors import ConfigError, DataError
 from quadnas.latency.backends.additive import Additive
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage
@@ -53,7 +53,45 @@ def test_a_shape_outside_the_measured_ranges_is_a_surrogate(kernel: Kernel, reas
 
 def test_another_batch_than_the_measured_one_is_extrapolated() -> None:
     price = model(batch=4).price([Kernel("conv", 7, 7, (8,), 8, 3, batch=4)])[0]
-    assert price.coverage is Coverage.SURROGATE and "batch 4 not the measured 2" in price.reason
+    assert price.coverage is Coverage.SURROGATE and "batch 4 outside the measured 2" in price.reason
+
+
+TRANSFERRED = {"basis": "transferred", "source": "a sister device", "error": 0.15, "batches": [1, 4]}
+SPAN = {"h": [7, 28], "cin": [8, 64], "cout": [8, 64], "kernels": [3, 7], "strides": [1]}
+MEASURED = {"batches": [2, 2], **SPAN, "h": [7, 14], "kernels": [1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "coverage", "error", "reason"),
+    [
+        (14, 3, Coverage.EXACT, 0.0, ""),
+        (14, 7, Coverage.SURROGATE, 0.15, "conv transferred from a sister device"),
+        (28, 3, Coverage.SURROGATE, 0.15, "conv transferred from a sister device"),
+        (14, 5, Coverage.SURROGATE, 0.2, "conv extrapolated: kernel 5 not among the measured 1, 3"),
+        (
+            30,
+            7,
+            Coverage.SURROGATE,
+            0.35,
+            "conv transferred from a sister device; conv extrapolated: height 30 outside the transferred 7-28",
+        ),
+    ],
+)
+def test_every_range_answers_with_its_basis(
+    side: int, size: int, coverage: Coverage, error: float, reason: str
+) -> None:
+    ranges = {"conv": [MEASURED, {**TRANSFERRED, **SPAN}], "add": [MEASURED], "fc": [MEASURED]}
+    price = Additive(card(sampled=ranges), ARRAYS, 2).price(
+        [Kernel("conv", side, 7, (8,), 8, size, batch=2)]
+    )[0]
+    assert (price.coverage, price.reason) == (coverage, reason)
+    assert price.surrogate_error == pytest.approx(error)
+
+
+@pytest.mark.parametrize("changes", [{"source": ""}, {"basis": "measured"}, {"error": -0.1}])
+def test_a_transferred_range_without_its_source_or_error_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="toy card: sampled"):
+        card(sampled={"conv": [{**TRANSFERRED, **SPAN, **changes}]})
 
 
 def test_a_fused_kernel_is_the_sum_of_its_parts_and_weighs_their_errors() -> None:

@@ -118,12 +118,13 @@ class Additive(LatencyModel):
         if op not in card.sampled:
             known = ", ".join(sorted({*card.sampled, *card.surrogates}))
             return f"{op!r} was never measured on {card.device} and has no stand-in; priced are: {known}"
-        if outside := _outside(card.sampled[op], part):
+        nearest, outside = _nearest(card.sampled[op], part)
+        error += nearest.error
+        if nearest.source:
+            reasons.append(f"{op} transferred from {nearest.source}")
+        if outside:
             error += card.extrapolation_error
-            reasons.append(f"{op} extrapolated: {outside}")
-        if self.batch != card.measured_batch:
-            error += card.extrapolation_error
-            reasons.append(f"batch {self.batch} not the measured {card.measured_batch}")
+            reasons.append(f"{op} extrapolated: {outside[0]}")
         return _Part(owner, op, part, factor, error, tuple(reasons))
 
     def _cost_ms(self, found: Sequence[_Part]) -> Vector:
@@ -143,18 +144,21 @@ def operator_ms(facts: DeviceFacts, op: str, shapes: Shapes, coefficients: NDArr
     return floor_ms(facts, op, shapes) + term_values(facts, op, shapes) @ coefficients
 
 
-def sampled_ranges(kernels: Sequence[Kernel]) -> dict[str, Sampled]:
-    """What a set of measured single operators covers, operator by operator."""
+def sampled_ranges(kernels: Sequence[Kernel]) -> dict[str, tuple[Sampled, ...]]:
+    """What a set of measured single operators covers: one measured range per operator."""
     by_op: dict[str, list[Kernel]] = {}
     for kernel in kernels:
         by_op.setdefault(kernel.op, []).append(kernel)
     return {
-        op: Sampled(
-            h=_range([k.h for k in group]),
-            cin=_range([k.cin for k in group]),
-            cout=_range([k.cout for k in group]),
-            kernels=tuple(sorted({k.kernel for k in group})),
-            strides=tuple(sorted({k.stride for k in group})),
+        op: (
+            Sampled(
+                batches=_range([k.batch for k in group]),
+                h=_range([k.h for k in group]),
+                cin=_range([k.cin for k in group]),
+                cout=_range([k.cout for k in group]),
+                kernels=tuple(sorted({k.kernel for k in group})),
+                strides=tuple(sorted({k.stride for k in group})),
+            ),
         )
         for op, group in sorted(by_op.items())
     }
@@ -164,23 +168,34 @@ def _range(values: list[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _outside(sampled: Sampled, part: Kernel) -> str:
-    """The first dimension in which a shape leaves the measured ranges, or nothing."""
-    for name, value, (low, high) in (
+def _nearest(ranges: Sequence[Sampled], part: Kernel) -> tuple[Sampled, list[str]]:
+    """The range that a kernel leaves in the fewest dimensions, the first of equals, and how it leaves it."""
+    found = [(sampled, _outside(sampled, part)) for sampled in ranges]
+    return min(found, key=lambda pair: len(pair[1]))
+
+
+def _outside(sampled: Sampled, part: Kernel) -> list[str]:
+    """Every dimension in which a kernel leaves a range."""
+    spans = (
         ("height", part.h, sampled.h),
         ("width", part.w, sampled.h),
         ("input channels", part.cin, sampled.cin),
         ("output channels", part.cout, sampled.cout),
-    ):
-        if not low <= value <= high:
-            return f"{name} {value} outside the measured {low}-{high}"
-    for name, value, allowed in (
+        ("batch", part.batch, sampled.batches),
+    )
+    choices = (
         ("kernel", part.kernel, sampled.kernels),
         ("stride", part.stride, sampled.strides),
-    ):
-        if value not in allowed:
-            return f"{name} {value} not among the measured {', '.join(map(str, allowed))}"
-    return ""
+    )
+    return [
+        f"{name} {value} outside the {sampled.basis} {low if low == high else f'{low}-{high}'}"
+        for name, value, (low, high) in spans
+        if not low <= value <= high
+    ] + [
+        f"{name} {value} not among the {sampled.basis} {', '.join(map(str, allowed))}"
+        for name, value, allowed in choices
+        if value not in allowed
+    ]
 
 
 def _require_batch(kernels: Sequence[Kernel], batch: int) -> None:
