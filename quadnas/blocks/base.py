@@ -45,6 +45,14 @@ class Block(Settings):
     def operators(self, ports: Ports, height: int, width: int) -> list[Operator]:
         """The unfused operators that the block runs on a map of this size (batch 1), with their edges."""
 
+    def deployed(self, module: nn.Module) -> nn.Module:
+        """What ``build`` made, as a device runs it: the parameters that ``operators`` counts as free are folded.
+
+        The returned module computes the same function in evaluation mode with plain operators that every export
+        target knows; ``module`` is left as it is. Default: the module itself.
+        """
+        return module
+
     def in_supernet(self) -> Self:
         """The same block with the initialisation that suits a candidate of a supernet. Default: unchanged."""
         return self

@@ -3,6 +3,7 @@
 Source: QuadraNet (arXiv 2311.17956), figure 3; layer scale and biases as in the authors' published model.
 """
 
+from copy import deepcopy
 from typing import Annotated, Self
 
 import torch
@@ -41,6 +42,39 @@ class QuadraModule(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+class DeployedQuadraModule(nn.Module):
+    """The same function with layer scale folded into Wa, Wc and FC2, and three plain convolutions."""
+
+    def __init__(self, trained: QuadraModule) -> None:
+        super().__init__()
+        one, scale = torch.ones_like(trained.scale_spatial), trained.scale_spatial
+        weights, biases = trained.quadratic.weight, trained.quadratic.bias
+        self.factor_a, self.factor_b, self.linear = (
+            _depthwise(weight * by[:, None, None, None], bias * by)
+            for weight, bias, by in zip(weights, biases, (scale, one, scale), strict=True)
+        )
+        self.norm_spatial, self.norm_mlp = trained.norm_spatial, trained.norm_mlp
+        self.expand, self.project = trained.expand, deepcopy(trained.project)
+        self.project.weight.mul_(trained.scale_mlp[:, None])
+        self.project.bias.mul_(trained.scale_mlp)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        x = x.permute(0, 2, 3, 1)
+        u = self.norm_spatial(x).permute(0, 3, 1, 2)
+        x = x + (self.factor_a(u) * self.factor_b(u) + self.linear(u)).permute(0, 2, 3, 1)
+        x = x + self.project(F.gelu(self.expand(self.norm_mlp(x))))
+        return x.permute(0, 3, 1, 2)
+
+
+def _depthwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """The convolution with the kernels ``weight`` (C, 1, K, K) and ``bias`` (C,), "same" padding."""
+    channels, side = weight.shape[0], weight.shape[-1]
+    convolution = nn.Conv2d(channels, channels, side, padding=side // 2, groups=channels)
+    convolution.load_state_dict({"weight": weight, "bias": bias})
+    return convolution
+
+
 @BLOCKS.register("quadra")
 class Quadra(Block):
     """QuadraBlock with an odd depthwise ``kernel`` and an MLP of ``expansion`` times the width."""
@@ -63,6 +97,12 @@ class Quadra(Block):
     def build(self, ports: Ports) -> QuadraModule:
         """A freshly initialised QuadraBlock."""
         return QuadraModule(ports.channels_in, self.kernel, self.expansion, self.layer_scale)
+
+    @torch.no_grad()
+    def deployed(self, module: nn.Module) -> nn.Module:
+        """Without layer scale."""
+        assert isinstance(module, QuadraModule)
+        return DeployedQuadraModule(module)
 
     def operators(self, ports: Ports, height: int, width: int) -> list[Operator]:
         """Layer scale costs nothing: at deployment it is folded into Wa, Wc and FC2."""

@@ -1,0 +1,56 @@
+"""A module in evaluation mode -> one self-contained ONNX file, with fixed shapes."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from quadnas.errors import MachineError
+
+OPSET = 20
+"""The first with Gelu as one node; LayerNormalization is one since 17."""
+
+
+def onnx_bytes(module: nn.Module, shape: Sequence[int]) -> bytes:
+    """The ONNX file of ``module`` for one float32 input ``images`` of ``shape`` (N, C, H, W), output ``logits``.
+
+    The module is exported in evaluation mode; batch and size are fixed, the weights are inside. Raises
+    MachineError if the optional packages are missing.
+    """
+    try:
+        import onnxscript  # noqa: F401, PLC0415
+    except ImportError:
+        raise MachineError(
+            'writing ONNX needs optional packages; install them with pip install "quadnas[onnx]"'
+        ) from None
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # it would report that torchvision, which nothing here needs, is absent
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # torch's exporter calls deprecated parts of torch
+            program = torch.onnx.export(
+                module.eval(),
+                (torch.zeros(tuple(shape)),),
+                input_names=["images"],
+                output_names=["logits"],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    for part in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+    ):
+        part.doc_string = ""
+        del part.metadata_props[:]  # names of Python objects and paths of this machine
+    return bytes(model.SerializeToString())
