@@ -30,7 +30,7 @@ class SurrogateRule(Settings):
 
 
 class Sampled(Settings):
-    """A range of shapes and batches in which the price of an operator is founded; spans are (low, high), inclusive.
+    """Where the price of an operator is founded: shapes and batches, as inclusive spans (low, high).
 
     ``basis`` says on what: ``measured`` in networks or kernels on the device itself, or ``transferred`` from
     the measurements that ``source`` names, with the relative one-sigma ``error`` seen where both exist.
