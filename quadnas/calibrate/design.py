@@ -1,0 +1,124 @@
+"""The linear system that measured whole networks are, and its robust non-negative solution.
+
+Only totals are measured, so what one kernel costs follows from the mix of kernels: the additive form with
+non-negative coefficients is solved by non-negative least squares on relative errors, reweighted so that
+disturbed measurements do not bend it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from scipy.sparse import csr_array
+
+from quadnas.calibrate.measured import MeasuredNetwork
+from quadnas.errors import ConfigError
+from quadnas.latency.backends.additive import floor_ms, term_values
+from quadnas.latency.card import DeviceFacts
+from quadnas.latency.kernels import Kernel
+from quadnas.latency.model import Arrays
+from quadnas.latency.names import parts
+from quadnas.latency.terms import Shapes
+
+HUBER_WIDTH = 0.10
+ROUNDS = 8
+SIGNIFICANT_DIGITS = 6
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The linear system of measured networks: measured = floor + terms @ coefficients.
+
+    ``columns`` are (operator, position of the term); ``terms`` (networks, columns), ``floor_ms`` and
+    ``measured_ms`` (networks,).
+    """
+
+    columns: list[tuple[str, int]]
+    terms: Values
+    floor_ms: Values
+    measured_ms: Values
+
+    @classmethod
+    def of(cls, facts: DeviceFacts, networks: Sequence[MeasuredNetwork]) -> "Design":
+        """Sum floors and terms over the kernels of every network."""
+        index: dict[Kernel, int] = {}
+        owners, members = [], []
+        for owner, network in enumerate(networks):
+            for kernel in network.kernels:
+                owners.append(owner)
+                members.append(index.setdefault(kernel, len(index)))
+        counts = csr_array((np.ones(len(owners)), (owners, members)), (len(networks), len(index)))
+        by_op: dict[str, list[tuple[int, Kernel, float]]] = {}
+        for kernel, position in index.items():
+            for part in parts(kernel, facts.folded):
+                reference, factor = _reference(facts, part)
+                by_op.setdefault(reference.op, []).append((position, reference, factor))
+        columns, blocks = [], []
+        floors = np.zeros(len(index))
+        for op, rows in sorted(by_op.items()):
+            positions, kernels, factors = zip(*rows, strict=True)
+            shapes = Shapes.of(kernels)
+            np.add.at(floors, list(positions), np.array(factors) * floor_ms(facts, op, shapes))
+            terms = term_values(facts, op, shapes)
+            per_kernel = np.zeros((len(index), terms.shape[1]))
+            np.add.at(per_kernel, list(positions), np.array(factors)[:, None] * terms)
+            blocks.append(counts @ per_kernel)
+            columns += [(op, j) for j in range(terms.shape[1])]
+        measured_ms = np.array([network.latency_ms for network in networks])
+        return cls(columns, np.concatenate(blocks, axis=1), counts @ floors, measured_ms)
+
+    def solve(self, among: NDArray[np.bool_]) -> dict[str, Values]:
+        """Coefficients (ms per unit) per operator, fitted to the networks ``among``."""
+        measured_ms = self.measured_ms[among]
+        terms = self.terms[among] / measured_ms[:, None]
+        target = 1 - self.floor_ms[among] / measured_ms
+        scale = np.linalg.norm(terms, axis=0)
+        scale[scale == 0] = np.inf
+        terms = terms / scale
+        weights = np.ones(len(target))
+        solution = np.zeros(terms.shape[1])
+        for _ in range(ROUNDS):
+            solution = _nnls(terms * weights[:, None], target * weights)
+            residual = np.abs(terms @ solution - target)
+            weights = np.sqrt(HUBER_WIDTH / np.maximum(residual, HUBER_WIDTH))
+        coefficients = _rounded(solution / scale)
+        return {
+            op: coefficients[[i for i, (owner, _) in enumerate(self.columns) if owner == op]]
+            for op in sorted({op for op, _ in self.columns})
+        }
+
+    def predict_ms(self, arrays: Arrays) -> Values:
+        """Latency of every network under some coefficients: (networks,)."""
+        coefficients = np.array([arrays[op][j] for op, j in self.columns])
+        return np.asarray(self.floor_ms + self.terms @ coefficients)
+
+
+def _nnls(terms: Values, target: Values) -> Values:
+    """Non-negative least squares through the Cholesky factor: the same solution, a hundredfold smaller."""
+    gram = terms.T @ terms
+    gram[np.diag_indices_from(gram)] += 1e-9 * max(1.0, float(gram.max()))
+    factor = np.linalg.cholesky(gram)
+    solution, _ = nnls(factor.T, np.linalg.solve(factor, terms.T @ target), maxiter=50 * len(gram))
+    return np.asarray(solution)
+
+
+def _rounded(values: Values) -> Values:
+    """Digits that do not depend on the order in which a processor adds."""
+    return np.array([float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values])
+
+
+def _reference(facts: DeviceFacts, part: Kernel) -> tuple[Kernel, float]:
+    """The operator that gets a coefficient for ``part``: itself, or its stand-in times a factor."""
+    if part.op in facts.terms:
+        return part, 1.0
+    rule = facts.surrogates.get(part.op)
+    if rule is None or rule.reference not in facts.terms:
+        raise ConfigError(
+            f"device {facts.device!r} cannot be fitted to the operator {part.op!r}: give it terms or a "
+            f"stand-in in the device's facts; terms are given for {', '.join(sorted(facts.terms))}"
+        )
+    return replace(part, op=rule.reference), rule.factor
