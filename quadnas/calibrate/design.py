@@ -71,25 +71,33 @@ class Design:
         measured_ms = np.array([network.latency_ms for network in networks])
         return cls(columns, np.concatenate(blocks, axis=1), counts @ floors, measured_ms)
 
-    def solve(self, among: NDArray[np.bool_]) -> dict[str, Values]:
-        """Coefficients (ms per unit) per operator, fitted to the networks ``among``."""
-        measured_ms = self.measured_ms[among]
-        terms = self.terms[among] / measured_ms[:, None]
-        target = 1 - self.floor_ms[among] / measured_ms
-        scale = np.linalg.norm(terms, axis=0)
-        scale[scale == 0] = np.inf
-        terms = terms / scale
-        weights = np.ones(len(target))
+    def solve(self, among: NDArray[np.bool_], importance: Values | None = None) -> dict[str, Values]:
+        """Coefficients (ms per unit) per operator, fitted to the networks ``among``.
+
+        ``importance`` (networks,) weighs their squared errors, 1 each by default.
+        """
+        terms, target, scale = self.relative(among)
+        base = np.ones(len(target)) if importance is None else np.sqrt(importance[among])
+        weights = base
         solution = np.zeros(terms.shape[1])
         for _ in range(ROUNDS):
-            solution = _nnls(terms * weights[:, None], target * weights)
+            weighted = terms * weights[:, None]
+            solution = solve_gram(weighted.T @ weighted, weighted.T @ (target * weights))
             residual = np.abs(terms @ solution - target)
-            weights = np.sqrt(HUBER_WIDTH / np.maximum(residual, HUBER_WIDTH))
+            weights = base * np.sqrt(HUBER_WIDTH / np.maximum(residual, HUBER_WIDTH))
         coefficients = _rounded(solution / scale)
         return {
             op: coefficients[[i for i, (owner, _) in enumerate(self.columns) if owner == op]]
             for op in sorted({op for op, _ in self.columns})
         }
+
+    def relative(self, among: NDArray[np.bool_]) -> tuple[Values, Values, Values]:
+        """The system in shares of the measured ms: terms in columns of norm 1 (or 0), target, and the norms."""
+        measured_ms = self.measured_ms[among]
+        terms = self.terms[among] / measured_ms[:, None]
+        scale = np.linalg.norm(terms, axis=0)
+        scale[scale == 0] = np.inf
+        return terms / scale, 1 - self.floor_ms[among] / measured_ms, scale
 
     def predict_ms(self, arrays: Arrays) -> Values:
         """Latency of every network under some coefficients: (networks,)."""
@@ -97,12 +105,13 @@ class Design:
         return np.asarray(self.floor_ms + self.terms @ coefficients)
 
 
-def _nnls(terms: Values, target: Values) -> Values:
-    """Non-negative least squares through the Cholesky factor: the same solution, a hundredfold smaller."""
-    gram = terms.T @ terms
-    gram[np.diag_indices_from(gram)] += 1e-9 * max(1.0, float(gram.max()))
-    factor = np.linalg.cholesky(gram)
-    solution, _ = nnls(factor.T, np.linalg.solve(factor, terms.T @ target), maxiter=50 * len(gram))
+def solve_gram(gram: Values, cross: Values) -> Values:
+    """Non-negative least squares of normal equations, through the Cholesky factor: as exact, far smaller."""
+    if not len(gram):
+        return cross
+    steadied = gram + 1e-9 * max(1.0, float(gram.max())) * np.eye(len(gram))
+    factor = np.linalg.cholesky(steadied)
+    solution, _ = nnls(factor.T, np.linalg.solve(factor, cross), maxiter=50 * len(gram))
     return np.asarray(solution)
 
 
