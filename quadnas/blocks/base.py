@@ -76,3 +76,10 @@ def require_same_shape(name: str, ports: Ports) -> None:
             f"block {name!r} keeps the shape of its input: it cannot turn {ports.channels_in} channels into "
             f"{ports.channels_out} with stride {ports.stride}; use it only inside a stage"
         )
+
+
+def require_odd(kernel: int) -> int:
+    """``kernel``, for a field validator; raises ValueError if it is even, as the map would change its size."""
+    if kernel % 2 == 0:
+        raise ValueError("Input should be odd, so that the map keeps its size")
+    return kernel

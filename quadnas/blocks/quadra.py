@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quadnas.blocks.base import BLOCKS, Block, Ports, require_same_shape
+from quadnas.blocks.base import BLOCKS, Block, Ports, require_odd, require_same_shape
 from quadnas.latency.kernels import Kernel, Operator
 from quadnas.ops.layer_norm import layer_norm
 from quadnas.ops.quadratic import QuadraticDepthwise
@@ -83,12 +83,7 @@ class Quadra(Block):
     expansion: Annotated[int, Field(ge=1, le=16)]
     layer_scale: Annotated[float, Field(gt=0)] = 1e-6
 
-    @field_validator("kernel")
-    @classmethod
-    def _odd(cls, kernel: int) -> int:
-        if kernel % 2 == 0:
-            raise ValueError("Input should be odd, so that the map keeps its size")
-        return kernel
+    _odd = field_validator("kernel")(require_odd)
 
     def check(self, ports: Ports) -> None:
         """Both halves are residual, so the shape cannot change."""

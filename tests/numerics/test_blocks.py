@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from quadnas.blocks.base import BLOCKS, Block, Ports
 from quadnas.blocks.classifier import Classifier
+from quadnas.blocks.conv_bn import ConvBNBlock
 from quadnas.blocks.identity import Identity
+from quadnas.blocks.mbconv import MBConv
 from quadnas.blocks.patchify import Downsample, Patchify
 from quadnas.blocks.quadra import Quadra
 from quadnas.config import parse_yaml, validated
@@ -24,6 +26,13 @@ CASES: list[tuple[Block, Ports]] = [
     (Patchify(), Ports(3, 8, 4)),
     (Downsample(), Ports(8, 16, 2)),
     (Classifier(), Ports(8, 10, 1)),
+    (Classifier(norm=False), Ports(8, 10, 1)),
+    (ConvBNBlock(kernel=3), Ports(3, 8, 2)),
+    (ConvBNBlock(kernel=1), Ports(8, 16, 1)),
+    (MBConv(kernel=3, expansion=1), Ports(8, 8, 1)),
+    (MBConv(kernel=5, expansion=3), Ports(8, 16, 1)),
+    (MBConv(kernel=7, expansion=6), Ports(8, 8, 2)),
+    (MBConv(kernel=3, expansion=6), Ports(8, 8, 1)),
 ]
 
 

@@ -1,0 +1,92 @@
+"""MobileNetV2 as a model spec against the published network, and what deployment folds."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quadnas.blocks.base import block_of
+from quadnas.network import Network, deployed
+from quadnas.space.layer import Layer
+from quadnas.testing.blocks import declared_macs
+from tests.golden.networks import mobilenet_v2, quadranet_xs
+
+
+def randomised(network: nn.Module) -> None:
+    """Running statistics and scales far from their initial values, of a size that keeps activations finite."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if name.endswith("running_var") or "scale" in name:
+            tensor.uniform_(0.5, 2, generator=generator)
+        elif name.endswith(("running_mean", "bias")):
+            tensor.normal_(0, 0.1, generator=generator)
+
+
+def test_mobilenet_v2_has_the_published_size() -> None:
+    layers = mobilenet_v2()
+    with torch.device("meta"):
+        network = Network(layers)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 3_504_872
+    total, height, width = 0, 224, 224
+    for layer in layers:
+        block, ports = block_of(layer)
+        total += declared_macs(block, ports, height, width)
+        height, width = block.output_size(ports, height, width)
+    assert total == 300_774_272
+
+
+def test_an_inverted_residual_is_the_published_one() -> None:
+    """Written out with plain functions in evaluation mode."""
+    network = Network(
+        [Layer(block="mbconv", channels_in=4, channels_out=4, arguments={"kernel": 5, "expansion": 3})]
+    )
+    randomised(network)
+    state = network.double().eval().state_dict()
+    x = torch.randn(2, 4, 9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def conv_bn(x: Tensor, number: int, groups: int = 1) -> Tensor:
+        at = f"layers.0.layers.{number}."
+        weight = state[at + "0.weight"]
+        y = F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=groups)
+        mean, variance = (state[at + f"1.running_{name}"][:, None, None] for name in ("mean", "var"))
+        scale, shift = (state[at + f"1.{name}"][:, None, None] for name in ("weight", "bias"))
+        normal: Tensor = (y - mean) / (variance + 1e-5).sqrt() * scale + shift
+        return normal
+
+    y = conv_bn(x, 0).clamp(0, 6)
+    y = conv_bn(y, 1, groups=12).clamp(0, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), x + conv_bn(y, 2), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layers", [mobilenet_v2(10), quadranet_xs(10)], ids=["mobilenet_v2", "quadranet"])
+def test_deployment_changes_no_logit_and_folds_what_is_free(layers: tuple[Layer, ...]) -> None:
+    network = Network(layers)
+    randomised(network)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    folded = deployed(layers, network).double()
+    network.double()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = network(x), folded(x)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert not any("scale" in name for name, _ in folded.named_parameters())
+    for name, tensor in network.float().state_dict().items():
+        torch.testing.assert_close(tensor, before[name], msg=name)
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(8, 2), (12, 1)])
+def test_no_residual_where_the_shape_changes(channels: int, stride: int) -> None:
+    layer = Layer(
+        block="mbconv", channels_in=8, channels_out=channels, stride=stride, arguments={"expansion": 1}
+    )
+    block, ports = block_of(layer)
+    assert [o.kernel.op for o in block.operators(ports, 9, 9)] == ["dwconv", "bn", "relu6", "conv", "bn"]
+    assert block.build(ports)(torch.zeros(2, 8, 9, 9)).shape == (
+        2,
+        channels,
+        -(-9 // stride),
+        -(-9 // stride),
+    )
