@@ -1,6 +1,7 @@
 """How far a latency model is from measured networks."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -8,38 +9,66 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from quadnas.calibrate.measured import MeasuredNetwork
-from quadnas.latency.kernels import Kernel
-from quadnas.latency.model import LatencyModel
+from quadnas.latency.model import Estimate, LatencyModel
 
 Values = NDArray[np.float64]
+
+INTERVAL = 0.9
+"""The confidence whose interval every report checks."""
 
 
 def predict_ms(model: LatencyModel, networks: Sequence[MeasuredNetwork]) -> Values:
     """Predicted latency of every network, NaN where a kernel is uncovered; each kernel is priced once."""
-    index: dict[Kernel, int] = {}
-    members = [[index.setdefault(kernel, len(index)) for kernel in net.kernels] for net in networks]
-    prices_ms = np.array([p.latency_ms for p in model.price(list(index))], dtype=np.float64)
-    return np.array([prices_ms[member].sum() for member in members])
+    return np.array([found.latency_ms for found in estimates(model, networks)], dtype=np.float64)
+
+
+def estimates(model: LatencyModel, networks: Sequence[MeasuredNetwork]) -> list[Estimate]:
+    """The estimate of every network; each kernel is priced once."""
+    unique = list(dict.fromkeys(kernel for network in networks for kernel in network.kernels))
+    prices = dict(zip(unique, model.price(unique), strict=True))
+    return [
+        Estimate(net.kernels, tuple(prices[kernel] for kernel in net.kernels), model.card, model.scale)
+        for net in networks
+    ]
+
+
+def interval_coverage(
+    found: Sequence[Estimate], measured_ms: Values, confidence: float = INTERVAL
+) -> float | None:
+    """Share of networks whose measurement lies in the stated interval; None if none has a total."""
+    inside = [
+        low_ms <= one_ms <= high_ms
+        for one, one_ms in zip(found, measured_ms.tolist(), strict=True)
+        if one.latency_ms is not None
+        for low_ms, high_ms in (one.interval_ms(confidence),)
+    ]
+    return fmean(inside) if inside else None
 
 
 def evaluate(model: LatencyModel, networks: Sequence[MeasuredNetwork]) -> dict[str, Any]:
     """The report of ``quadnas predictors evaluate``: shares are fractions of all networks.
 
-    A network with an uncovered kernel counts as a miss; ``rmspe`` and ``spearman`` are over the others,
-    None where they are undefined.
+    A network with an uncovered kernel counts as a miss; ``rmspe``, ``spearman`` and ``interval_90``, the share
+    of measurements inside the stated 90 % interval, are over the others, None where they are undefined.
     """
     measured_ms = np.array([network.latency_ms for network in networks])
-    predicted_ms = predict_ms(model, networks)
+    found = estimates(model, networks)
+    predicted_ms = np.array([one.latency_ms for one in found], dtype=np.float64)
     families = np.array([network.family for network in networks])
     return {
         "device": model.card.device,
         "models": len(networks),
         "uncovered_models": int(np.isnan(predicted_ms).sum()),
         **error_figures(predicted_ms, measured_ms),
+        "interval_90": interval_coverage(found, measured_ms),
         "families": {
             str(family): {
                 "models": int((families == family).sum()),
                 "within_10": within(predicted_ms, measured_ms, 0.10, families == family),
+                "interval_90": interval_coverage(
+                    [one for one, name in zip(found, families, strict=True) if name == family],
+                    measured_ms[families == family],
+                ),
             }
             for family in np.unique(families)
         },

@@ -13,7 +13,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from quadnas.calibrate.design import Design
-from quadnas.calibrate.evaluate import error_figures, predict_ms, within
+from quadnas.calibrate.evaluate import error_figures, estimates, interval_coverage, within
+from quadnas.calibrate.intervals import error_quantiles
 from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
 from quadnas.config import read_settings, validated
@@ -28,14 +29,12 @@ from quadnas.latency.card import (
     read_card,
     write_card,
 )
-from quadnas.latency.model import estimate
+from quadnas.latency.model import Arrays
 from quadnas.latency.names import parts
 from quadnas.resources import locate
 from quadnas.run.atomic import commit_bytes
 
 ARRAY_FILE = "coefficients.safetensors"
-CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99, 0.995)
-SHARES_OF = 200  # networks of a family whose coverage is averaged; it hardly varies within one
 
 Values = NDArray[np.float64]
 
@@ -65,10 +64,11 @@ def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | No
         **dict(facts),
         held_out=_held_out(*checked),
         families_left_out=(),
-        error_quantiles=_error_quantiles(*checked),
+        error_quantiles=error_quantiles(design, networks, ~held_out),
         sampled=_sampled(facts, networks, ~held_out),
         arrays={ARRAY_FILE: hashlib.sha256(file).hexdigest()},
     )
+    card = _with_interval(card, arrays, [network for network in networks if network.held_out])
     left_out = tuple(_left_out(card, design, networks, ~held_out, family) for family in _families(networks))
     card = card.model_copy(update={"families_left_out": left_out})
     if ffn_blocks is not None:
@@ -101,9 +101,12 @@ def _held_out(predicted_ms: Values, measured_ms: Values) -> HeldOut:
     )
 
 
-def _error_quantiles(predicted_ms: Values, measured_ms: Values) -> tuple[tuple[float, float], ...]:
-    ratios = np.quantile(measured_ms / predicted_ms, CONFIDENCES, method="higher")
-    return tuple(zip(CONFIDENCES, map(_figure, ratios), strict=True))
+def _with_interval(card: DeviceCard, arrays: Arrays, held_out: Sequence[MeasuredNetwork]) -> DeviceCard:
+    """The card with the share of held-out networks that its 90 % interval holds."""
+    found = estimates(Additive(card, arrays, card.measured_batch), held_out)
+    coverage = interval_coverage(found, np.array([network.latency_ms for network in held_out]))
+    figures = {"interval_90": coverage and _figure(coverage)}
+    return card.model_copy(update={"held_out": card.held_out.model_copy(update=figures)})
 
 
 def _sampled(
@@ -129,14 +132,17 @@ def _left_out(
     arrays = {op: values for op, values in design.solve(others).items() if op in sampled}
     model = Additive(card.model_copy(update={"sampled": sampled}), arrays, card.measured_batch)
     members = [networks[index] for index in np.flatnonzero(theirs).tolist()]
-    predicted_ms, measured_ms = predict_ms(model, members), design.measured_ms[theirs]
+    found, measured_ms = estimates(model, members), design.measured_ms[theirs]
+    predicted_ms = np.array([one.latency_ms for one in found], dtype=np.float64)
+    coverage = interval_coverage(found, measured_ms)
     return LeftOut(
         family=family,
         models=len(members),
         within_5=_figure(within(predicted_ms, measured_ms, 0.05)),
         within_10=_figure(within(predicted_ms, measured_ms, 0.10)),
         bias=_figure(np.nanmedian(predicted_ms / measured_ms) - 1),
-        exact=_figure(fmean(estimate(model, net.kernels).shares["exact"] for net in members[:SHARES_OF])),
+        exact=_figure(fmean(one.shares["exact"] for one in found)),
+        interval_90=coverage and _figure(coverage),
     )
 
 

@@ -15,6 +15,7 @@ from quadnas.registry import did_you_mean
 
 MAX_SIZE = 1_000_000  # no side or width of a real kernel is larger
 HELD_OUT_OF = 5
+FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,23 @@ class MeasuredNetwork:
 
     @property
     def held_out(self) -> bool:
-        """Whether the network belongs to the held-out fifth, so that equal networks stay together.
+        """Whether the network belongs to the held-out fifth: its number is 0 modulo 5."""
+        return self.number % HELD_OUT_OF == 0
 
-        One line ``op h w inputs cout kernel stride`` per kernel (inputs joined by "+"), the lines sorted
-        and joined by newlines; held out if the sha256 of that text, as a number, is 0 modulo 5.
+    @property
+    def fold(self) -> int:
+        """The part of the fitted networks (0 to 4) that it is predicted with by a fit to the other four."""
+        return self.number // HELD_OUT_OF % FOLDS
+
+    @property
+    def number(self) -> int:
+        """Divides networks at random but for ever, so that equal networks stay together.
+
+        The sha256, as a number, of one line ``op h w inputs cout kernel stride`` per kernel (inputs joined by
+        "+"), the lines sorted and joined by newlines.
         """
         text = "\n".join(sorted(_line(kernel) for kernel in self.kernels))
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()) % HELD_OUT_OF == 0
+        return int.from_bytes(hashlib.sha256(text.encode()).digest())
 
 
 def read_measured(path: Path, column: str, batch: int) -> list[MeasuredNetwork]:

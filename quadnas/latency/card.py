@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from quadnas.config import Settings, parse_yaml, validated, write_yaml
 from quadnas.errors import ConfigError, DataError
@@ -15,6 +15,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 _SEAL = "sha256: "
+
+
+def _ascending(pairs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    levels = [level for level, _ in pairs]
+    ratios = [ratio for _, ratio in pairs]
+    if levels != sorted(set(levels)) or ratios != sorted(ratios):
+        raise ValueError("levels ascend, with ratios that do not fall")
+    if not 0 < levels[0] <= 0.5 <= levels[-1] < 1:
+        raise ValueError("levels lie between 0 and 1, on both sides of 0.5")
+    return pairs
+
+
+Quantiles = Annotated[tuple[tuple[Share, Positive], ...], Field(min_length=2), AfterValidator(_ascending)]
 
 
 class SurrogateRule(Settings):
@@ -62,7 +75,10 @@ Ranges = Annotated[tuple[Sampled, ...], BeforeValidator(_ranges), Field(min_leng
 
 
 class HeldOut(Settings):
-    """Error on measured networks that the shipped arrays were not fitted to; shares are fractions."""
+    """Error on measured networks that the shipped arrays were not fitted to; shares are fractions.
+
+    ``interval_90`` is the share whose measurement lies inside the stated 90 % interval; None if nobody checked.
+    """
 
     models: Count
     uncovered_models: Annotated[int, Field(ge=0)]
@@ -71,10 +87,14 @@ class HeldOut(Settings):
     within_15: Share
     rmspe: Annotated[float, Field(ge=0)]
     spearman: Annotated[float, Field(ge=-1, le=1)]
+    interval_90: Share | None = None
 
 
 class LeftOut(Settings):
-    """Error on one whole family by a fit that never saw it; ``bias`` is the median of predicted/measured - 1."""
+    """Error on one whole family by a fit that never saw it; ``bias`` is the median of predicted/measured - 1.
+
+    ``interval_90`` is the share inside the 90 % interval of that fit's predictions; None if nobody checked.
+    """
 
     family: Text
     models: Count
@@ -82,6 +102,23 @@ class LeftOut(Settings):
     within_10: Share
     bias: float
     exact: Share
+    interval_90: Share | None = None
+
+
+class Winners(Settings):
+    """How far searched networks are underestimated: a search picks what its model prices too low.
+
+    Of ``searches`` searches of ``space``, each against a model refitted to resampled measurements, the price by
+    the shipped model over the price by the refitted one: ``bias`` is its mean (at least 1), ``quantiles`` are
+    (level, ratio). ``surrogate_bias`` is the mean where, besides, every operator's stand-in is off by a draw of
+    its stated error.
+    """
+
+    space: Text
+    searches: Count
+    bias: Annotated[float, Field(ge=1)]
+    surrogate_bias: Annotated[float, Field(ge=1)]
+    quantiles: Quantiles
 
 
 class DeviceFacts(Settings):
@@ -123,22 +160,17 @@ class DeviceFacts(Settings):
 class DeviceCard(DeviceFacts):
     """The facts, the figures measured with exactly the shipped arrays, and the sha256 of every array file.
 
-    ``error_quantiles`` are (confidence, measured/predicted on held-out networks), ascending. ``sampled`` holds
-    the ranges per operator, the better founded first; outside of all of them a price is extrapolated.
+    ``error_quantiles`` are (level, measured/predicted): the share ``level`` of networks stayed below that ratio,
+    each predicted by a fit to others. ``sampled`` holds the ranges per operator, the better founded first;
+    outside of all of them a price is extrapolated.
     """
 
     held_out: HeldOut
     families_left_out: tuple[LeftOut, ...]
-    error_quantiles: Annotated[tuple[tuple[Share, Positive], ...], Field(min_length=2)]
+    winners: Winners | None = None
+    error_quantiles: Quantiles
     sampled: dict[Text, Ranges]
     arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.safetensors$")], str]
-
-    @field_validator("error_quantiles")
-    @classmethod
-    def _ascending(cls, pairs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-        if list(pairs) != sorted(pairs) or pairs[0][0] < 0.5 or pairs[-1][0] >= 1:
-            raise ValueError("confidences ascend from at least 0.5 to below 1, with ratios that do not fall")
-        return pairs
 
 
 def read_card(path: Path) -> DeviceCard:

@@ -5,9 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from quadnas.calibrate.evaluate import evaluate
+from quadnas.calibrate.evaluate import estimates, evaluate, interval_coverage
 from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
 from quadnas.latency.devices import load_device
@@ -53,17 +54,22 @@ def test_every_family_was_left_out_once(device: str) -> None:
     assert {left.family for left in card.families_left_out} == set(report(device)["families"])
 
 
-def test_the_error_quantiles_hold_on_the_held_out_networks() -> None:
-    model = load_device("cortexA76")
-    networks = held_out("cortexA76")
-    totals_ms = [
-        sum(price.latency_ms or 0.0 for price in model.price(network.kernels)) for network in networks
+@pytest.mark.parametrize("device", list(DATA))
+def test_the_90_percent_interval_holds_90_percent_of_covered_networks(device: str) -> None:
+    """The quantiles come from the training part alone, so the held-out fifth can contradict them."""
+    model = load_device(device, load_device(device).card.measured_batch)
+    networks = held_out(device)
+    pairs = [
+        (one, network.latency_ms)
+        for one, network in zip(estimates(model, networks), networks, strict=True)
+        if one.shares["exact"] >= 0.95
     ]
-    for confidence, ratio in model.card.error_quantiles:
-        below = sum(
-            n.latency_ms <= total * ratio * (1 + 1e-4) for n, total in zip(networks, totals_ms, strict=True)
-        )
-        assert below / len(networks) == pytest.approx(confidence, abs=0.01)
+    if not pairs:  # an interval with surrogate errors in it is labelled uncalibrated
+        pytest.skip(f"{device}: no network is covered by exact prices")
+    found, measured_ms = zip(*pairs, strict=True)
+    for confidence in (0.5, 0.8, 0.9, 0.95):
+        share = interval_coverage(found, np.array(measured_ms), confidence)
+        assert share == pytest.approx(confidence, abs=0.03), confidence
 
 
 def test_layernorm_on_the_a76_is_what_the_measured_blocks_say() -> None:
