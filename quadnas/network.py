@@ -30,10 +30,10 @@ class Network(nn.Module):
 
 
 def deployed(layers: Iterable[Layer], network: Network) -> nn.Sequential:
-    """The network of ``layers`` as a device runs it, in evaluation mode: (N, 3, H, W) -> (N, classes).
+    """The network of ``layers`` as it is deployed, in evaluation mode: (N, 3, H, W) -> (N, classes).
 
-    What the blocks' ``operators`` count as free (layer scale, batch normalisation) is folded into its
-    neighbours; ``network`` is only set to evaluation mode.
+    Layer scale and batch normalisation are folded into their neighbours; ``network`` is only set to evaluation
+    mode.
     """
     modules = zip(layers, network.eval().layers, strict=True)
     return nn.Sequential(*(block_of(layer)[0].deployed(module) for layer, module in modules)).eval()

@@ -46,10 +46,10 @@ class Block(Settings):
         """The unfused operators that the block runs on a map of this size (batch 1), with their edges."""
 
     def deployed(self, module: nn.Module) -> nn.Module:
-        """What ``build`` made, as a device runs it: the parameters that ``operators`` counts as free are folded.
+        """What ``build`` made, as it is deployed: layer scale and batch normalisation are folded away.
 
-        The returned module computes the same function in evaluation mode with plain operators that every export
-        target knows; ``module`` is left as it is. Default: the module itself.
+        The returned module computes the same function in evaluation mode, with plain operators that every export
+        target knows; the weights of ``module`` are left as they are. Default: the module itself.
         """
         return module
 
