@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quadnas.calibrate.repair import repaired
 from quadnas.errors import ConfigError, DataError
 from quadnas.latency.kernels import Kernel
 from quadnas.registry import did_you_mean
@@ -52,7 +53,8 @@ def read_measured(path: Path, column: str, batch: int) -> list[MeasuredNetwork]:
     """The networks of a JSON-lines file (optionally gzipped) that have a latency in ``column``.
 
     A line holds ``id``, ``family``, ``latency_ms`` {column: ms} and ``kernels``, rows of
-    [op, h, cin, cout, kernel, stride] on square maps, with a list for cin where there are several inputs.
+    [op, h, cin, cout, kernel, stride] on square maps, with a list for cin where there are several inputs; rows
+    of nn-Meter's data set that contradict each other are set right (``quadnas.calibrate.repair``).
     Raises ConfigError if the file is missing or no line has the column, DataError for a bad line.
     """
     known: dict[Any, Kernel] = {}
@@ -65,11 +67,10 @@ def read_measured(path: Path, column: str, batch: int) -> list[MeasuredNetwork]:
             columns.update(latencies)
             if latencies.get(column) is None:
                 continue
-            kernels = tuple(_kernel(row, batch, known) for row in network["kernels"])
+            family = str(network["family"])
+            kernels = repaired(family, [_kernel(row, batch, known) for row in network["kernels"]])
             networks.append(
-                MeasuredNetwork(
-                    str(network["id"]), str(network["family"]), kernels, _positive(latencies[column])
-                )
+                MeasuredNetwork(str(network["id"]), family, kernels, _positive(latencies[column]))
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not a measured network ({_reason(error)})") from None
