@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 spaces_app = typer.Typer(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(spaces_app, name="spaces")
+app.add_typer(cli_latency.devices_app, name="devices")
 app.add_typer(cli_latency.predictors_app, name="predictors")
 
 

@@ -15,6 +15,10 @@ predictors_app = typer.Typer(
     help="Latency predictors of devices.", no_args_is_help=True, rich_markup_mode=None
 )
 
+devices_app = typer.Typer(
+    help="Devices and how well their latency is known.", invoke_without_command=True, rich_markup_mode=None
+)
+
 
 def latency(
     model: Annotated[Path, typer.Argument(help="A model spec (YAML).")],
@@ -33,13 +37,53 @@ def latency(
         raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")
 
 
-@predictors_app.command("list")
-def list_predictors(as_json: Json = False) -> None:
-    """Name the devices, how their latency is known, and their held-out error."""
-    from quadnas.report.tables import describe_devices
+@devices_app.callback()
+def list_all(context: typer.Context, as_json: Json = False) -> None:
+    """List the devices: what they are, how their latency is known, and their held-out error."""
+    if context.invoked_subcommand is None:
+        from quadnas.report.devices import list_devices
 
-    answer, text = describe_devices()
+        answer, text = list_devices()
+        print_answer(answer, as_json, text)
+
+
+@devices_app.command("show")
+def show(
+    device: Annotated[str, typer.Argument(help="Device name or path of its folder.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Measured networks (.jsonl or .jsonl.gz) to check it on.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --data: a picture (.png, .svg, .pdf) of the error.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a device's prices are founded on, operator by operator, and how far they err."""
+    from quadnas.report.devices import show_device
+
+    answer, text = show_device(device, data, plot)
     print_answer(answer, as_json, text)
+
+
+@predictors_app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="nn-Meter's name, such as cortexA76cpu_tflite21.")],
+) -> None:
+    """Download nn-Meter's published predictor, verify it, and make it a device of yours."""
+    from quadnas.nnmeter.fetch import fetch_official
+
+    typer.echo(f"{fetch_official(name)}: quadnas devices show {name}")
+
+
+@predictors_app.command("import")
+def import_predictor(
+    path: Annotated[Path, typer.Argument(help="Folder or zip file with nn-Meter's .pkl files.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the new device.")],
+) -> None:
+    """Make a device of nn-Meter's forests that you have; nothing in them is executed."""
+    from quadnas.nnmeter.fetch import import_forests
+
+    typer.echo(f"{import_forests(path, name)}: quadnas devices show {name}")
 
 
 @predictors_app.command("evaluate")
@@ -69,6 +113,4 @@ def fit_predictor(
     from quadnas.calibrate.fit import fit_device
 
     card = fit_device(name, data, out, ffn_blocks)
-    typer.echo(
-        f"{out}: {card.held_out.within_10:.1%} of {card.held_out.models} held-out networks within 10 %"
-    )
+    typer.echo(f"{out}: {card.accuracy}")

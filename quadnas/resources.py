@@ -46,3 +46,18 @@ def locate(kind: str, name: str) -> Path:
         f"no {_KINDS[kind]} {name!r}; {did_you_mean(name, entries)}; "
         "or give a path such as ./name.yaml, or put your own under $QUADNAS_HOME/" + kind
     )
+
+
+def own_entry(kind: str, name: str) -> Path:
+    """Where the user's own entry ``name`` of a kind belongs; raises ConfigError if it cannot be a name.
+
+    Or if $QUADNAS_HOME, the folder of the user's own entries, is not set.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name[:80]!r} cannot name a {_KINDS[kind]}: use letters, digits, - and _")
+    if home := os.environ.get("QUADNAS_HOME"):
+        return Path(home) / kind / name
+    raise ConfigError(
+        f"your own {kind.replace('_', ' ')} lie under $QUADNAS_HOME, which is not set; choose a folder, "
+        "for example: export QUADNAS_HOME=~/.quadnas"
+    )

@@ -35,11 +35,11 @@ def estimates(model: LatencyModel, networks: Sequence[MeasuredNetwork]) -> list[
 def interval_coverage(
     found: Sequence[Estimate], measured_ms: Values, confidence: float = INTERVAL
 ) -> float | None:
-    """Share of networks whose measurement lies in the stated interval; None if none has a total."""
+    """Share of networks whose measurement lies in the stated interval; None if none has a total and one."""
     inside = [
         low_ms <= one_ms <= high_ms
         for one, one_ms in zip(found, measured_ms.tolist(), strict=True)
-        if one.latency_ms is not None
+        if one.latency_ms is not None and one.card.error_quantiles is not None
         for low_ms, high_ms in (one.interval_ms(confidence),)
     ]
     return fmean(inside) if inside else None

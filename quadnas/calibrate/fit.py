@@ -106,7 +106,7 @@ def _with_interval(card: DeviceCard, arrays: Arrays, held_out: Sequence[Measured
     found = estimates(Additive(card, arrays, card.measured_batch), held_out)
     coverage = interval_coverage(found, np.array([network.latency_ms for network in held_out]))
     figures = {"interval_90": coverage and _figure(coverage)}
-    return card.model_copy(update={"held_out": card.held_out.model_copy(update=figures)})
+    return card.model_copy(update={"held_out": card.held_out and card.held_out.model_copy(update=figures)})
 
 
 def _sampled(

@@ -162,15 +162,29 @@ class DeviceCard(DeviceFacts):
 
     ``error_quantiles`` are (level, measured/predicted): the share ``level`` of networks stayed below that ratio,
     each predicted by a fit to others. ``sampled`` holds the ranges per operator, the better founded first;
-    outside of all of them a price is extrapolated.
+    outside of all of them a price is extrapolated. ``held_out`` and ``error_quantiles`` are None for a predictor
+    that came from elsewhere and was never checked here.
     """
 
-    held_out: HeldOut
+    held_out: HeldOut | None = None
     families_left_out: tuple[LeftOut, ...]
     winners: Winners | None = None
-    error_quantiles: Quantiles
+    error_quantiles: Quantiles | None = None
     sampled: dict[Text, Ranges]
     arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.safetensors$")], str]
+
+    @property
+    def accuracy(self) -> str:
+        """How well the predictions were checked, in words."""
+        if self.held_out is None:
+            return "not checked on measured networks here"
+        return f"{self.held_out.within_10:.1%} of {self.held_out.models:,} held-out networks within 10 %"
+
+    @model_validator(mode="after")
+    def _checked_whole(self) -> Self:
+        if (self.held_out is None) != (self.error_quantiles is None):
+            raise ValueError("held_out and error_quantiles stand together or not at all")
+        return self
 
 
 def read_card(path: Path) -> DeviceCard:

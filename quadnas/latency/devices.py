@@ -2,8 +2,8 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -37,13 +37,13 @@ def load_device(name: str, batch: int | None = None) -> LatencyModel:
             f"device {card.device!r} has no prices at batch {batch}; allowed: {allowed}; "
             f"leave --batch away for {card.batch}"
         )
-    arrays: dict[str, NDArray[np.float64]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for file, digest in card.arrays.items():
         arrays.update(_read_arrays(folder / file, digest))
     return BACK_ENDS[card.back_end](card, arrays, batch)
 
 
-def _read_arrays(path: Path, digest: str) -> dict[str, NDArray[np.float64]]:
+def _read_arrays(path: Path, digest: str) -> dict[str, NDArray[Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -42,6 +42,11 @@ class Spread:
         A scale that is the median of n measurements shifts all predictions by its own error, 1/n of the
         spread in quadrature.
         """
+        if card.error_quantiles is None:
+            raise ConfigError(
+                f"device {card.device!r} was never checked on measured networks, so nothing holds with a "
+                "probability; leave --confidence away"
+            )
         levels = [known for known, _ in card.error_quantiles]
         if not levels[0] <= level <= levels[-1]:
             raise ConfigError(

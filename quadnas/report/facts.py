@@ -28,14 +28,14 @@ def percent(fraction: float) -> str:
 class Band:
     """Where the measured latency lies if the prediction errs by at most ``error`` (a fraction) of it.
 
-    ``share`` of the device's held-out networks kept to that error. Surrogate prices err by
-    ``surrogate_error`` (a fraction of their ms together) on top.
+    ``share`` of the device's held-out networks kept to that error, None if it was never checked. Surrogate
+    prices err by ``surrogate_error`` (a fraction of their ms together) on top.
     """
 
     low_ms: float
     high_ms: float
     error: float
-    share: float
+    share: float | None
     surrogate_error: float
 
 
@@ -46,8 +46,8 @@ def error_band(card: DeviceCard, result: SearchResult) -> Band:
     them erred the same way.
     """
     held = card.held_out
-    shares = {0.05: held.within_5, 0.10: held.within_10, 0.15: held.within_15}
-    error = next((error for error, share in shares.items() if share >= _ENOUGH), max(shares))
+    shares = {0.05: held.within_5, 0.10: held.within_10, 0.15: held.within_15} if held else {0.15: None}
+    error = next((error for error, share in shares.items() if share and share >= _ENOUGH), max(shares))
     surrogate_ms = sum(record.latency_ms for record in result.surrogates)
     spread_ms = sum(record.latency_ms * record.error for record in result.surrogates)
     return Band(
@@ -62,10 +62,11 @@ def error_band(card: DeviceCard, result: SearchResult) -> Band:
 def band_text(band: Band, card: DeviceCard) -> str:
     """The condition under which the band holds."""
     surrogates = f", and surrogate prices by {band.surrogate_error:.0%}" if band.surrogate_error else ""
-    return (
-        f"if the prediction errs by at most {band.error:.0%}, as on {percent(band.share)} of "
-        f"{card.held_out.models:,} held-out networks{surrogates}"
-    )
+    if card.held_out is None or band.share is None:
+        found = "which nobody checked on this device"
+    else:
+        found = f"as on {percent(band.share)} of {card.held_out.models:,} held-out networks"
+    return f"if the prediction errs by at most {band.error:.0%}, {found}{surrogates}"
 
 
 @dataclass(frozen=True, slots=True)

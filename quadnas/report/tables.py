@@ -49,25 +49,6 @@ def describe_space(name: str, devices: list[str] | None, batch: int | None, inpu
     return answer, "\n".join(lines)
 
 
-def describe_devices() -> Answer:
-    """Every device with the source of its latencies and its error on held-out networks."""
-    rows = {}
-    lines = [
-        f"{'device':<16}{'source':<10}{'batch':>6}"
-        f"{'held out':>10}{'at batch':>10}{'in 5 %':>9}{'in 10 %':>9}  runtime"
-    ]
-    for name in available_devices():
-        card = load_device(name).card
-        held_out = card.held_out
-        figures = {"measured_batch": card.measured_batch, **held_out.model_dump()}
-        rows[name] = {"source": card.source, "batch": card.batch, **figures}
-        lines.append(
-            f"{name:<16}{card.source:<10}{card.batch:>6}{held_out.models:>10}{card.measured_batch:>10}{held_out.within_5:>9.1%}"
-            f"{held_out.within_10:>9.1%}  {card.runtime}, {card.precision}"
-        )
-    return rows, "\n".join(lines)
-
-
 def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
     """A device's predictions against measured networks, at the batch that was measured."""
     model = load_device(device, load_device(device).card.measured_batch)
@@ -108,6 +89,6 @@ def predict_latency(spec: ModelSpec, device: str, batch: int | None, input_size:
     card = model.card
     lines.append(
         f"{total} on {card.device} ({card.runtime}, {card.precision}, batch {model.batch}, {size}x{size}); "
-        f"{shares}; {card.held_out.within_10:.1%} of held-out networks within 10 %"
+        f"{shares}; {card.accuracy}"
     )
     return answer, "\n".join(lines)

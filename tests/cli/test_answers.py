@@ -250,7 +250,7 @@ def test_a_space_is_shown_with_its_range_on_every_device(place: Path) -> None:
 
 
 def test_devices_are_listed_with_their_source_and_error() -> None:
-    answer = quadnas("predictors", "list", "--json").json
+    answer = quadnas("devices", "--json").json
     assert set(answer) >= {"cortexA76", "myriadvpu", "a100"}
     for name, row in answer.items():
         assert {"source", "batch", "models", "within_10", "rmspe"} <= set(row)

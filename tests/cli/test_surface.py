@@ -21,7 +21,10 @@ COMMANDS = {
     "latency": ["--batch", "--device", "--input-size", "--json", "model"],
     "spaces list": [],
     "spaces show": ["--batch", "--device", "--input-size", "--json", "name"],
-    "predictors list": ["--json"],
+    "devices": ["--json"],
+    "devices show": ["--data", "--json", "--plot", "device"],
+    "predictors fetch": ["name"],
+    "predictors import": ["--as", "path"],
     "predictors evaluate": ["--column", "--data", "--device", "--json"],
     "predictors fit": ["--data", "--ffn-blocks", "--out", "-o", "name"],
 }  # fmt: skip
@@ -36,7 +39,8 @@ def found_commands() -> dict[str, list[str]]:
     commands = {}
     root = typer.main.get_command(app)
     for name, command in root.commands.items():  # type: ignore[attr-defined]
-        for part, leaf in getattr(command, "commands", {"": command}).items():
+        leaves = {"": command} if command.params else {}
+        for part, leaf in (leaves | getattr(command, "commands", {})).items():
             commands[f"{name} {part}".strip()] = sorted(o for p in leaf.params for o in p.opts)
     return commands
 

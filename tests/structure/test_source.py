@@ -12,7 +12,7 @@ FLOORS = [
     {"cli_options"},
     {"testing"},
     {"compare"},
-    {"report", "calibrate", "export"},
+    {"report", "calibrate", "export", "nnmeter"},
     {"search"},
     {"training", "supernet", "network"},
     {"blocks", "ops"},
