@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from quadnas.calibrate.design import Design
 from quadnas.calibrate.evaluate import error_figures, estimates, interval_coverage, within
-from quadnas.calibrate.intervals import error_quantiles
+from quadnas.calibrate.intervals import kernel_error, quantiles, unseen_ratios
 from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
+from quadnas.calibrate.winners import find_winners, importances
 from quadnas.config import read_settings, validated
 from quadnas.errors import ConfigError
 from quadnas.latency.backends.additive import Additive, check_terms, sampled_ranges
@@ -33,6 +34,7 @@ from quadnas.latency.model import Arrays
 from quadnas.latency.names import parts
 from quadnas.resources import locate
 from quadnas.run.atomic import commit_bytes
+from quadnas.space.search_space import load_space
 
 ARRAY_FILE = "coefficients.safetensors"
 
@@ -51,7 +53,7 @@ def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | No
     networks = [
         network
         for path in data
-        for network in read_measured(path, facts.measured_column, facts.measured_batch)
+        for network in read_measured(path, facts.measured_column, facts.measured_batch, facts.reading)
     ]
     held_out = np.array([network.held_out for network in networks])
     if held_out.all() or not held_out.any():
@@ -59,12 +61,13 @@ def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | No
     design = Design.of(facts, networks)
     arrays = design.solve(~held_out)
     file = safetensors.numpy.save(arrays)
+    ratios = unseen_ratios(design, networks, ~held_out)
     checked = design.predict_ms(arrays)[held_out], design.measured_ms[held_out]
     card = DeviceCard(
         **dict(facts),
         held_out=_held_out(*checked),
         families_left_out=(),
-        error_quantiles=error_quantiles(design, networks, ~held_out),
+        error_quantiles=quantiles(ratios),
         sampled=_sampled(facts, networks, ~held_out),
         arrays={ARRAY_FILE: hashlib.sha256(file).hexdigest()},
     )
@@ -74,6 +77,7 @@ def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | No
     if ffn_blocks is not None:
         rule = layernorm_rule(Additive(card, arrays, card.measured_batch), ffn_blocks)
         card = card.model_copy(update={"surrogates": {**card.surrogates, "layernorm": rule}})
+    card = _with_winners(card, arrays, design, networks, ratios)
     out.mkdir(parents=True, exist_ok=True)
     commit_bytes(out / ARRAY_FILE, file)
     commit_bytes(out / "card.yaml", write_card(card))
@@ -107,6 +111,18 @@ def _with_interval(card: DeviceCard, arrays: Arrays, held_out: Sequence[Measured
     coverage = interval_coverage(found, np.array([network.latency_ms for network in held_out]))
     figures = {"interval_90": coverage and _figure(coverage)}
     return card.model_copy(update={"held_out": card.held_out and card.held_out.model_copy(update=figures)})
+
+
+def _with_winners(
+    card: DeviceCard, arrays: Arrays, design: Design, networks: Sequence[MeasuredNetwork], ratios: Values
+) -> DeviceCard:
+    """The card with the bias of winners; ``ratios`` are measured/predicted of the fitted networks."""
+    model = Additive(card, arrays, card.measured_batch)
+    fitted = np.array([not network.held_out for network in networks])
+    resampled = [design.solve(fitted, importance) for importance in importances(networks)]
+    error = kernel_error(estimates(model, [network for network in networks if not network.held_out]), ratios)
+    winners = find_winners(model, resampled, error, load_space(card.winners_space))
+    return card.model_copy(update={"winners": winners})
 
 
 def _sampled(

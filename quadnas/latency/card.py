@@ -108,10 +108,10 @@ class LeftOut(Settings):
 class Winners(Settings):
     """How far searched networks are underestimated: a search picks what its model prices too low.
 
-    Of ``searches`` searches of ``space``, each against a model refitted to resampled measurements, the price by
-    the shipped model over the price by the refitted one: ``bias`` is its mean (at least 1), ``quantiles`` are
-    (level, ratio). ``surrogate_bias`` is the mean where, besides, every operator's stand-in is off by a draw of
-    its stated error.
+    Of ``searches`` searches of ``space``, each against a disturbed model (``quadnas.calibrate.winners``), the
+    price by the shipped model over the price by the disturbed one: ``quantiles`` are (level, ratio); ``bias``
+    is the mean over that of networks that nobody selected, at least 1; ``surrogate_bias`` the same where,
+    besides, every operator's stand-in is off by a draw of its stated error.
     """
 
     space: Text
@@ -121,16 +121,31 @@ class Winners(Settings):
     quantiles: Quantiles
 
 
+class Reading(Settings):
+    """How the networks of a file were run on a device, where the file says something else.
+
+    ``per_image``: the column is in ms per image of a batch. ``side`` is (input side in the file, input side of
+    the runs): every map shrinks alike, rounded up. Networks of ``paced_ms`` a batch or less kept pace with what
+    fed the device; their time says nothing of it, so they are left out.
+    """
+
+    per_image: bool = False
+    side: tuple[Count, Count] = (1, 1)
+    paced_ms: Annotated[float, Field(ge=0)] = 0.0
+
+
 class DeviceFacts(Settings):
     """What is known of a device before anything is fitted; ``quadnas.calibrate.fit`` adds the rest.
 
     ``batches`` are the smallest and largest batch that may be asked for, ``batch`` the one that is meant
-    without a word, ``measured_batch`` the one of the measured networks. ``launch_us`` is the least that any
+    without a word, ``measured_batch`` the one of the measured networks, which are in ``measured_column`` of
+    their file and read as ``reading`` says. ``launch_us`` is the least that any
     kernel costs; ``peak_gmacs_per_second`` and ``peak_gbytes_per_second`` are physical peaks that no kernel
     may beat. ``extrapolation_error`` is the one-sigma error granted to a shape outside the measured ranges.
     ``fusion`` holds the pairs of operators that the runtime makes one kernel of, ``folded`` the operators
     that are free inside such a kernel. ``terms`` names, per operator, what its time depends on
-    (``quadnas.latency.terms``); an operator without terms needs a rule in ``surrogates``.
+    (``quadnas.latency.terms``, ``tiles``); an operator without terms needs a rule in ``surrogates``. ``winners_space`` is
+    the search space that suits the device, in which the bias of winners is sought.
     """
 
     format: Literal["quadnas-device/1"]
@@ -147,6 +162,7 @@ class DeviceFacts(Settings):
     licence: Text
     back_end: Text
     measured_column: Text
+    reading: Reading = Reading()
     launch_us: Positive
     peak_gmacs_per_second: Positive
     peak_gbytes_per_second: Positive
@@ -155,6 +171,7 @@ class DeviceFacts(Settings):
     folded: tuple[Text, ...]
     terms: dict[Text, tuple[Text, ...]]
     surrogates: dict[Text, SurrogateRule]
+    winners_space: Text = "quadranet"
 
 
 class DeviceCard(DeviceFacts):
