@@ -100,14 +100,19 @@ def search(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder that a search wrote.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The model spec to write.")] = Path("model.yaml"),
-    target: Annotated[str, typer.Option("--target", help="Export target.")] = "spec",
+    source: Annotated[
+        Path,
+        typer.Argument(help="The folder that a search wrote, or a model spec with its weights beside it."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The file to write [model.yaml, .onnx, .xml, .tflite].")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", help="spec, onnx, openvino or litert.")] = "spec",
 ) -> None:
-    """Write the network that a search found as a self-contained model spec with its weights."""
-    from quadnas.export.base import export_run
+    """Write a network as model spec and weights, or for a runtime, checked against PyTorch before it appears."""
+    from quadnas.export.base import export_model
 
-    for path in export_run(run, out, target):
+    for path in export_model(source, out, to):
         typer.echo(path)
 
 

@@ -1,6 +1,7 @@
 """The contract of an export target, and the registry through which it is found by name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from quadnas.errors import ConfigError
@@ -11,35 +12,63 @@ from quadnas.search.loop import INHERITED, MODEL, RETRAINED
 from quadnas.space.model_spec import ModelSpec, load_model_spec
 from quadnas.training.weights import load_weights
 
-Target = Callable[[ModelSpec, Network, dict[str, str], Path], list[Path]]
-"""Writes a network (its spec, itself with weights, the weights' notes) at or beside a path; returns the files.
 
-A target compares what it is about to write with the network before a file appears.
-"""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file format: the ``suffix`` of its main file, and how a network is written.
+
+    ``write`` puts a network (its spec, itself with weights, notes on them) at or beside a path and returns the
+    files. It compares what it is about to write with the network before a file appears.
+    """
+
+    suffix: str
+    write: Callable[[ModelSpec, Network, dict[str, str], Path], list[Path]]
+
 
 TARGETS: Registry[Target] = Registry("export target", "quadnas.export.targets", "quadnas.export")
 
+_Job = tuple[ModelSpec, Path, Path]
+"""A spec, the file with its weights, and where to write."""
 
-def export_run(run: Path, out: Path, target: str) -> list[Path]:
-    """Export the network that a search found: with inherited weights at ``out``, retrained ones beside it.
 
-    Nothing is written unless all weights are intact. Raises ConfigError if the search has not got so far or
-    ``out`` is no place for a model spec, DataError.
+def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
+    """Export the network of a run, or of a model spec with its weights beside it, to the target ``name``.
+
+    A search exports its inherited weights at ``out`` (default: model and the target's suffix), retrained ones
+    beside it. Nothing is written unless all weights are intact. Raises ConfigError if there is no network yet or
+    ``out`` is no place for the file, DataError, MachineError if an optional package is missing.
     """
-    write = TARGETS[target]
-    RunFolder.open(run)
-    if out.suffix != ".yaml" or out.is_dir() or not out.parent.is_dir():
+    target = TARGETS[name]
+    out = Path(f"model{target.suffix}") if out is None else out
+    if out.suffix != target.suffix or out.is_dir() or not out.parent.is_dir():
         raise ConfigError(
-            f"--out is the model spec to write, a name ending in .yaml in an existing folder, not {str(out)!r}"
+            f"--out is the file to write, a name ending in {target.suffix} in an existing folder, "
+            f"not {str(out)!r}"
         )
+    loaded = []
+    for spec, weights, path in (
+        _spec_jobs(source, out) if source.suffix == ".yaml" else _run_jobs(source, out)
+    ):
+        network = Network(spec.layers)
+        loaded.append((spec, network, load_weights(network, weights), path))
+    return [
+        file for spec, network, notes, path in loaded for file in target.write(spec, network, notes, path)
+    ]
+
+
+def _spec_jobs(source: Path, out: Path) -> list[_Job]:
+    spec, weights = load_model_spec(source), source.with_suffix(".safetensors")
+    if not weights.is_file():
+        raise ConfigError(f"{source} has no weights: {weights} is missing; quadnas export RUN writes both")
+    return [(spec, weights, out)]
+
+
+def _run_jobs(run: Path, out: Path) -> list[_Job]:
+    RunFolder.open(run)
     if not (run / INHERITED).is_file():
         raise ConfigError(
             f"{run} holds no derived network yet; finish the search with quadnas search --resume {run}"
         )
     spec = load_model_spec(run / MODEL)
-    loaded = []
-    for weights, path in ((INHERITED, out), (RETRAINED, out.with_stem(f"{out.stem}-retrained"))):
-        if (run / weights).is_file():
-            network = Network(spec.layers)
-            loaded.append((network, load_weights(network, run / weights), path))
-    return [file for network, notes, path in loaded for file in write(spec, network, notes, path)]
+    both = ((INHERITED, out), (RETRAINED, out.with_stem(f"{out.stem}-retrained")))
+    return [(spec, run / weights, path) for weights, path in both if (run / weights).is_file()]

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from quadnas.errors import MachineError
+from quadnas.extras import optional
+from quadnas.network import Network, deployed
+from quadnas.space.model_spec import ModelSpec
 
 OPSET = 20
 """The first with Gelu as one node; LayerNormalization is one since 17."""
+
+
+def network_onnx(spec: ModelSpec, network: Network) -> bytes:
+    """The ONNX file of a network in its deployed form, for one image of the spec's input size."""
+    size = spec.input
+    return onnx_bytes(deployed(spec.layers, network), (1, size.channels, size.size, size.size))
 
 
 def onnx_bytes(module: nn.Module, shape: Sequence[int]) -> bytes:
@@ -19,12 +27,7 @@ def onnx_bytes(module: nn.Module, shape: Sequence[int]) -> bytes:
     The module is exported in evaluation mode; batch and size are fixed, the weights are inside. Raises
     MachineError if the optional packages are missing.
     """
-    try:
-        import onnxscript  # noqa: F401, PLC0415
-    except ImportError:
-        raise MachineError(
-            'writing ONNX needs optional packages; install them with pip install "quadnas[onnx]"'
-        ) from None
+    optional("onnxscript", "onnx")
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)  # it would report that torchvision, which nothing here needs, is absent

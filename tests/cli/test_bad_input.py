@@ -365,7 +365,7 @@ def test_an_export_goes_to_a_new_yaml_file_or_nowhere(place: Path, found: Found,
 
 
 def test_an_export_of_what_is_unfinished_or_damaged_writes_nothing(place: Path, found: Found) -> None:
-    quadnas("export", found.run, "--target", "onyx").refused(2, "unknown export target 'onyx'", "allowed: ")
+    quadnas("export", found.run, "--to", "onyx").refused(2, "unknown export target 'onyx'", "allowed: ")
     RunFolder.create(place / "young", json.loads((found.run / "run.json").read_text())["settings"])
     quadnas("export", "young").refused(
         2, "young holds no derived network yet", "quadnas search --resume young"

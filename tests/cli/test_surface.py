@@ -15,7 +15,7 @@ COMMANDS = {
         "--latency-margin", "--max-latency", "--out", "--resume", "--retrain-epochs", "--seed", "--space",
         "--strategy", "--train-size",
     ],
-    "export": ["--out", "--target", "-o", "run"],
+    "export": ["--out", "--to", "-o", "source"],
     "train": ["--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
     "latency": ["--batch", "--device", "--input-size", "--json", "model"],

@@ -94,16 +94,17 @@ class LastFirst(Strategy):
 '''
 
 TARGET = '''
-from quadnas.export.base import TARGETS
+from quadnas.export.base import TARGETS, Target
 from quadnas.run.atomic import commit_bytes
 
 
-@TARGETS.register("names")
 def export_names(spec, network, notes, path):
     """Only the names of the blocks."""
-    out = path.with_suffix(".txt")
-    commit_bytes(out, " ".join(layer.block for layer in spec.layers).encode())
-    return [out]
+    commit_bytes(path, " ".join(layer.block for layer in spec.layers).encode())
+    return [path]
+
+
+TARGETS.register("names")(Target(".txt", export_names))
 '''
 
 # name of the file, where it is dropped, entry-point group
@@ -137,7 +138,7 @@ COMMANDS = """
 import sys
 import quadnas.cli
 print(quadnas.__file__, file=sys.stderr)
-for line in ("search --config search.yaml --out run --json", "export run --target names"):
+for line in ("search --config search.yaml --out run --json", "export run --to names"):
     sys.argv[1:] = line.split()
     try:
         quadnas.cli.main()

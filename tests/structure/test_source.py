@@ -18,7 +18,7 @@ FLOORS = [
     {"blocks", "ops"},
     {"latency"},
     {"space", "run", "config", "data"},
-    {"units", "registry", "errors", "resources", "__init__"},
+    {"units", "registry", "errors", "extras", "resources", "__init__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -7,14 +7,13 @@ from safetensors.torch import load
 
 from quadnas.config import parse_yaml, validated, write_yaml
 from quadnas.errors import DataError
-from quadnas.export.base import TARGETS
+from quadnas.export.base import TARGETS, Target
 from quadnas.network import Network
 from quadnas.run.atomic import commit_bytes
 from quadnas.space.model_spec import ModelSpec
 from quadnas.training.weights import weights_bytes
 
 
-@TARGETS.register("spec")
 def export_spec(spec: ModelSpec, network: Network, notes: dict[str, str], path: Path) -> list[Path]:
     """Write ``path`` and the safetensors file of its stem; both rebuild to equal logits, or neither appears."""
     text, weights = write_yaml(spec), weights_bytes(network, notes)
@@ -29,3 +28,6 @@ def export_spec(spec: ModelSpec, network: Network, notes: dict[str, str], path: 
     commit_bytes(path.with_suffix(".safetensors"), weights)
     commit_bytes(path, text.encode())
     return [path, path.with_suffix(".safetensors")]
+
+
+TARGETS.register("spec")(Target(".yaml", export_spec))
