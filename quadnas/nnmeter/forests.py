@@ -7,12 +7,24 @@ from numpy.typing import NDArray
 
 from quadnas.errors import DataError
 from quadnas.latency.trees import LEAF, Forest
-from quadnas.nnmeter.pickles import FOREST, MEMBERS, TREE, Record, UnreadableError, as_array, read_pickle
+from quadnas.nnmeter.pickles import FOREST, MEMBER, TREE, Record, UnreadableError, as_array, read_pickle
 
+_NODE = np.dtype(
+    [
+        ("left_child", "<i8"),
+        ("right_child", "<i8"),
+        ("feature", "<i8"),
+        ("threshold", "<f8"),
+        ("impurity", "<f8"),
+        ("n_node_samples", "<i8"),
+        ("weighted_n_node_samples", "<f8"),
+    ]
+)
+"""A node of scikit-learn 0.23.1, the version that wrote nn-Meter's forests."""
+_LATER_NODE = np.dtype([*_NODE.descr, ("missing_go_to_left", "u1")], align=True)
+"""A node since scikit-learn 1.3."""
 _NO_CHILD = -1
 _MAX_NODES = 2**31 - 1
-_NODE_BYTES = 48
-"""The least that a node takes in a file: four columns of its own and its value."""
 
 
 def read_forest(stream: IO[bytes], size: int, columns: int, source: str) -> Forest:
@@ -30,16 +42,17 @@ def read_forest(stream: IO[bytes], size: int, columns: int, source: str) -> Fore
 
 
 def _forest(record: Record, size: int, columns: int) -> Forest:
-    members = _state(record, FOREST).get("estimators_")
-    if type(members) is not list or not members:
-        raise UnreadableError("it holds no trees")
+    state = _state(record, FOREST)
+    members = state.get("estimators_")
+    if type(members) is not list or not members or state.get("n_estimators") != len(members):
+        raise UnreadableError("it holds no trees, or another number than it says")
     trees, roots, count = [], [], 0
     for member in members:
         roots.append(count)
-        trees.append(_tree(_state(member, *MEMBERS).get("tree_"), columns, count))
+        trees.append(_tree(_state(member, MEMBER).get("tree_"), columns, count))
         count += len(trees[-1][0])
-        # An array that is noted once and named often would grow without bound.
-        if count * _NODE_BYTES > size or count > _MAX_NODES:
+        # Arrays that are noted once and named often would grow without bound.
+        if count * _NODE.itemsize > size or count > _MAX_NODES:
             raise UnreadableError(f"{count} nodes in a file of {size} bytes")
     feature, value, children = (np.concatenate(parts) for parts in zip(*trees, strict=True))
     forest = Forest(np.array(roots, dtype=np.int64), feature, value, children)
@@ -52,29 +65,26 @@ def _tree(record: Any, columns: int, first: int) -> tuple[NDArray[Any], NDArray[
     if len(record.arguments) != 3 or record.arguments[0] != columns or record.arguments[2] != 1:
         raise UnreadableError(f"a tree that is not for {columns} features and one output")
     nodes, values = as_array(state.get("nodes")), as_array(state.get("values"))
-    if nodes.dtype.names is None or nodes.ndim != 1 or values.shape != (len(nodes), 1, 1):
+    record.state = None  # frees the file's arrays, tree by tree
+    if nodes.dtype not in (_NODE, _LATER_NODE) or values.dtype != np.float64:
+        raise UnreadableError("nodes or values of a layout that scikit-learn does not write")
+    if nodes.shape != (state.get("node_count"),) or values.shape != (*nodes.shape, 1, 1):
         raise UnreadableError(f"nodes of shape {nodes.shape} with values of shape {values.shape}")
-    children = np.stack([_column(nodes, "left_child", "i8"), _column(nodes, "right_child", "i8")], axis=1)
+    children = np.stack([nodes["left_child"], nodes["right_child"]], axis=1)
     leaf = children[:, 0] == _NO_CHILD
-    feature = np.where(leaf, LEAF, _column(nodes, "feature", "i8"))
+    feature = np.where(leaf, LEAF, nodes["feature"])
     inner = children[~leaf]
     if np.any(children[leaf] != _NO_CHILD) or np.any(inner < 0) or np.any(inner >= len(nodes)):
         raise UnreadableError("a node with a child outside its tree")
     if np.any(feature[~leaf] < 0) or np.any(feature >= columns):
         raise UnreadableError(f"a node that asks for a feature outside the {columns} of its kernel")
     children = np.where(leaf[:, None], 0, children + first)
-    value = np.where(leaf, values[:, 0, 0], _column(nodes, "threshold", "f8"))
-    return feature.astype(np.int16), value.astype(np.float64), children.astype(np.int32)
+    value = np.where(leaf, values[:, 0, 0], nodes["threshold"])
+    return feature.astype(np.int16), value, children.astype(np.int32)
 
 
-def _column(nodes: NDArray[Any], name: str, code: str) -> NDArray[Any]:
-    if name not in (nodes.dtype.names or ()) or nodes.dtype[name] != np.dtype(code):
-        raise UnreadableError(f"nodes without {name!r} of type {code}")
-    return np.asarray(nodes[name])
-
-
-def _state(value: Any, *names: str) -> dict[str, Any]:
-    if not isinstance(value, Record) or value.name not in names or type(value.state) is not dict:
+def _state(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Record) or value.name != name or type(value.state) is not dict:
         found = value.name if isinstance(value, Record) else type(value).__name__
-        raise UnreadableError(f"{found!r} where {names[0].rpartition('.')[2]} belongs")
+        raise UnreadableError(f"{found!r} where {name.rpartition('.')[2]} belongs")
     return value.state

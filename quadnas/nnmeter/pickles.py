@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from quadnas.errors import DataError
 
-MAX_OPCODES = 2_000_000
+MAX_OPCODES = 1_000_000
+"""Ten times what nn-Meter's largest forest, 690 trees, has."""
 MAX_ITEM_BYTES = 256 << 20
 MAX_LINE_BYTES = 256
 MAX_MEMO = 1 << 24
 
 FOREST = "sklearn.ensemble._forest.RandomForestRegressor"
-MEMBERS = ("sklearn.tree._classes.DecisionTreeRegressor", "sklearn.tree._classes.ExtraTreeRegressor")
+MEMBER = "sklearn.tree._classes.DecisionTreeRegressor"
 TREE = "sklearn.tree._tree.Tree"
 DTYPE = "numpy.dtype"
 ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
@@ -28,7 +29,7 @@ BUFFERS = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
 LATIN1 = "_codecs.encode"
 ALLOWED = frozenset(
     {
-        FOREST, *MEMBERS, TREE, DTYPE, *ARRAYS, *BUFFERS, LATIN1, "numpy.ndarray",
+        FOREST, MEMBER, TREE, DTYPE, *ARRAYS, *BUFFERS, LATIN1, "numpy.ndarray",
         "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
     }
 )  # fmt: skip
