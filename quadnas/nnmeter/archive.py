@@ -42,7 +42,7 @@ def reading(member: Member) -> Iterator[None]:
     """Turn whatever a damaged file or archive raises into a DataError that names it."""
     try:
         yield
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError) as error:
         raise DataError(f"cannot read {member.source}: {error}; get the file again") from None
 
 
@@ -72,9 +72,10 @@ def fusion_pairs(member: Member) -> tuple[tuple[str, str], ...]:
 
     A rule ``BF_a_b_c`` that a device obeys fuses c behind a-b. ReLU6 counts as ReLU, as in nn-Meter.
     """
+    with reading(member), member.open() as stream:
+        text = stream.read(_MAX_RULE_BYTES)
     try:
-        with reading(member), member.open() as stream:
-            rules = json.loads(stream.read(_MAX_RULE_BYTES))
+        rules = json.loads(text)
         obeyed = [
             name.split("_")[1:] for name, rule in rules.items() if name.startswith("BF_") and rule["obey"]
         ]
@@ -100,6 +101,10 @@ def _archived(path: Path, archive: zipfile.ZipFile) -> dict[str, Member]:
             )
         if info.is_dir() or "__MACOSX" in inside.parts:
             continue
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{path}: {info.filename[:80]!r} is packed in a way that nn-Meter's archives are not"
+            )
         if inside.name in files:
             raise DataError(f"{path} holds {inside.name!r} twice: nothing of it was used")
         files[inside.name] = Member(
