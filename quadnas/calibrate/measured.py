@@ -5,28 +5,34 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quadnas.calibrate.repair import repaired
 from quadnas.errors import ConfigError, DataError
+from quadnas.latency.card import Reading
 from quadnas.latency.kernels import Kernel
 from quadnas.registry import did_you_mean
 
 MAX_SIZE = 1_000_000  # no side or width of a real kernel is larger
 HELD_OUT_OF = 5
 FOLDS = 5
+AS_WRITTEN = Reading()
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredNetwork:
-    """One network with its latency in ms, as measured end to end."""
+    """One network with its latency in ms per batch, as measured end to end.
+
+    ``written`` are the kernels as the file has them, where the runs were of another size.
+    """
 
     id: str
     family: str
     kernels: tuple[Kernel, ...]
     latency_ms: float
+    written: tuple[Kernel, ...] = ()
 
     @property
     def held_out(self) -> bool:
@@ -40,17 +46,19 @@ class MeasuredNetwork:
 
     @property
     def number(self) -> int:
-        """Divides networks at random but for ever, so that equal networks stay together.
+        """Divides networks at random but for ever, so that equal networks stay together, on all devices alike.
 
         The sha256, as a number, of one line ``op h w inputs cout kernel stride`` per kernel (inputs joined by
         "+"), the lines sorted and joined by newlines.
         """
-        text = "\n".join(sorted(_line(kernel) for kernel in self.kernels))
+        text = "\n".join(sorted(_line(kernel) for kernel in self.written or self.kernels))
         return int.from_bytes(hashlib.sha256(text.encode()).digest())
 
 
-def read_measured(path: Path, column: str, batch: int) -> list[MeasuredNetwork]:
-    """The networks of a JSON-lines file (optionally gzipped) that have a latency in ``column``.
+def read_measured(
+    path: Path, column: str, batch: int, reading: Reading = AS_WRITTEN
+) -> list[MeasuredNetwork]:
+    """The networks of a JSON-lines file (optionally gzipped) with a latency in ``column``, run at ``batch``.
 
     A line holds ``id``, ``family``, ``latency_ms`` {column: ms} and ``kernels``, rows of
     [op, h, cin, cout, kernel, stride] on square maps, with a list for cin where there are several inputs; rows
@@ -68,13 +76,16 @@ def read_measured(path: Path, column: str, batch: int) -> list[MeasuredNetwork]:
             if latencies.get(column) is None:
                 continue
             family = str(network["family"])
-            kernels = repaired(family, [_kernel(row, batch, known) for row in network["kernels"]])
-            networks.append(
-                MeasuredNetwork(str(network["id"]), family, kernels, _positive(latencies[column]))
-            )
+            written = repaired(family, [_kernel(row, batch, known) for row in network["kernels"]])
+            latency_ms = _positive(latencies[column]) * (batch if reading.per_image else 1)
+            if latency_ms > reading.paced_ms:
+                kernels = _as_run(written, *reading.side)
+                networks.append(MeasuredNetwork(str(network["id"]), family, kernels, latency_ms, written))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not a measured network ({_reason(error)})") from None
     if not networks:
+        if column in columns:
+            raise ConfigError(f"{path}: no network has a latency {column!r} above {reading.paced_ms:g} ms")
         raise ConfigError(f"{path}: no network has a latency {column!r}; {did_you_mean(column, columns)}")
     return networks
 
@@ -102,6 +113,14 @@ def _kernel(row: Any, batch: int, known: dict[Any, Kernel]) -> Kernel:
             raise ValueError(f"sizes are whole numbers from 1 to {MAX_SIZE}, not {row}")
         kernel = known[key] = Kernel(op, h, h, inputs, cout, side, stride, batch)
     return kernel
+
+
+def _as_run(written: tuple[Kernel, ...], in_file: int, in_runs: int) -> tuple[Kernel, ...]:
+    """The kernels at the size of the runs; a map of a single pixel stays."""
+    if in_file == in_runs:
+        return written
+    sizes = {kernel.h: -(-kernel.h * in_runs // in_file) for kernel in written}
+    return tuple(replace(kernel, h=sizes[kernel.h], w=sizes[kernel.h]) for kernel in written)
 
 
 def _positive(value: Any) -> float:

@@ -52,7 +52,9 @@ def describe_space(name: str, devices: list[str] | None, batch: int | None, inpu
 def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
     """A device's predictions against measured networks, at the batch that was measured."""
     model = load_device(device, load_device(device).card.measured_batch)
-    answer = evaluate(model, read_measured(data, column or model.card.measured_column, model.batch))
+    card = model.card
+    networks = read_measured(data, column or card.measured_column, model.batch, card.reading)
+    answer = evaluate(model, networks)
     lines = [
         f"{device}: {answer['models']} networks, {answer['uncovered_models']} with an uncovered kernel (a miss)",
         f"within 5/10/15 %: {answer['within_5']:.1%} {answer['within_10']:.1%} {answer['within_15']:.1%}; "

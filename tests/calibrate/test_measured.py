@@ -10,6 +10,7 @@ import pytest
 
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
 from quadnas.errors import ConfigError, DataError
+from quadnas.latency.card import Reading
 from quadnas.latency.kernels import Kernel
 
 GOOD: dict[str, Any] = {
@@ -85,6 +86,36 @@ def test_a_broken_archive_and_a_missing_file(tmp_path: Path) -> None:
         read_measured(tmp_path / "m.jsonl.gz", "cpu", 1)
     with pytest.raises(ConfigError, match="no file"):
         read_measured(tmp_path / "none.jsonl", "cpu", 1)
+
+
+def test_ms_per_image_become_ms_per_batch(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.jsonl", GOOD)
+    (network,) = read_measured(path, "cpu", 64, Reading(per_image=True))
+    assert network.latency_ms == 1.5 * 64
+    assert {kernel.batch for kernel in network.kernels} == {64}
+
+
+def test_networks_run_at_another_size_keep_their_place_in_the_split(tmp_path: Path) -> None:
+    """256 -> 224 makes 128, 64, 32, 16 and 8 into 112, 56, 28, 14 and 7; vectors stay vectors."""
+    sides = (256, 128, 64, 32, 16, 8, 1)
+    rows = [["conv", side, 3, 8, 3, 1] for side in sides]
+    path = write(tmp_path / "m.jsonl", {**GOOD, "kernels": rows})
+    (as_written,) = read_measured(path, "cpu", 1)
+    (network,) = read_measured(path, "cpu", 1, Reading(side=(256, 224)))
+    assert [kernel.h for kernel in network.kernels] == [224, 112, 56, 28, 14, 7, 1]
+    assert [kernel.w for kernel in network.kernels] == [224, 112, 56, 28, 14, 7, 1]
+    assert [kernel.h for kernel in as_written.kernels] == list(sides)
+    assert network.number == as_written.number
+
+
+def test_networks_that_kept_pace_with_their_feed_are_left_out(tmp_path: Path) -> None:
+    """1.5 ms per image is 3 ms per batch of 2: the limit itself is still the feed's."""
+    slow = {**GOOD, "id": "slow", "latency_ms": {"cpu": 1.6}}
+    path = write(tmp_path / "m.jsonl", GOOD, slow)
+    found = read_measured(path, "cpu", 2, Reading(per_image=True, paced_ms=3.0))
+    assert [network.id for network in found] == ["slow"]
+    with pytest.raises(ConfigError, match="'cpu' above 10 ms"):
+        read_measured(path, "cpu", 2, Reading(paced_ms=10.0))
 
 
 def test_held_out_is_a_property_of_the_multiset_of_kernels() -> None:

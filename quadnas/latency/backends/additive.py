@@ -11,7 +11,8 @@ from quadnas.latency.card import DeviceCard, DeviceFacts, Sampled
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import BACK_ENDS, Arrays, Coverage, LatencyModel, Price
 from quadnas.latency.names import parts
-from quadnas.latency.terms import TERMS, Shapes, Vector, peak_work
+from quadnas.latency.terms import Shapes, Vector, peak_work
+from quadnas.latency.tiles import KNOWN_TERMS
 
 MAX_MS = 1e6  # a coefficient beyond it is no measurement
 
@@ -19,10 +20,10 @@ MAX_MS = 1e6  # a coefficient beyond it is no measurement
 def check_terms(facts: DeviceFacts) -> None:
     """Raise DataError if the card names an operator or a term that this back-end does not have."""
     for op, names in facts.terms.items():
-        if unknown := [name for name in names if name not in TERMS.get(op, {})]:
+        if unknown := [name for name in names if name not in KNOWN_TERMS.get(op, {})]:
             raise DataError(
                 f"device {facts.device!r}: unknown terms of {op!r}: {', '.join(unknown)}; "
-                f"known: {', '.join(TERMS.get(op, {})) or 'none'}"
+                f"known: {', '.join(KNOWN_TERMS.get(op, {})) or 'none'}"
             )
 
 
@@ -36,7 +37,7 @@ def floor_ms(facts: DeviceFacts, op: str, shapes: Shapes) -> Vector:
 
 def term_values(facts: DeviceFacts, op: str, shapes: Shapes) -> NDArray[np.float64]:
     """The device's terms of an operator: (kernels, terms)."""
-    return np.stack([TERMS[op][name](shapes) for name in facts.terms[op]], axis=1)
+    return np.stack([KNOWN_TERMS[op][name](shapes) for name in facts.terms[op]], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
