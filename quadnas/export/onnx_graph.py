@@ -1,12 +1,11 @@
 """A module in evaluation mode -> one self-contained ONNX file, with fixed shapes."""
 
-import logging
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from quadnas.export.quiet import quiet
 from quadnas.extras import optional
 from quadnas.network import Network, deployed
 from quadnas.space.model_spec import ModelSpec
@@ -28,23 +27,16 @@ def onnx_bytes(module: nn.Module, shape: Sequence[int]) -> bytes:
     MachineError if the optional packages are missing.
     """
     optional("onnxscript", "onnx")
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)  # it would report that torchvision, which nothing here needs, is absent
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch's exporter calls deprecated parts of torch
-            program = torch.onnx.export(
-                module.eval(),
-                (torch.zeros(tuple(shape)),),
-                input_names=["images"],
-                output_names=["logits"],
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        exporter.setLevel(level)
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            (torch.zeros(tuple(shape)),),
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     for part in (

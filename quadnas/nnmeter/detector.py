@@ -37,12 +37,11 @@ _FREE = ("reshape", "Placeholder")
 class Detected:
     """The kernels of a model for one device, per image, and what was left out of them, with its count.
 
-    ``batch`` and ``size`` (height, width) are those of the model's input, as far as it is a batch of images.
+    ``shape`` is that of the model's first input, (N, C, H, W) for images.
     """
 
     kernels: tuple[Kernel, ...]
-    batch: int
-    size: tuple[int, int]
+    shape: tuple[int, ...]
     notes: Mapping[str, int]
 
 
@@ -66,8 +65,8 @@ def detect_in(graph: OnnxGraph, rules: Mapping[str, Any]) -> Detected:
     kept = {name for group in detector.bbs for fused in group for name in fused.split(";")}
     assert kept == set(ir.nodes), f"nn-Meter's detector lost {set(ir.nodes) - kept}"
     found = [_kernel(ir, detector.model_graph, group) for group in detector.bbs]
-    batch, *_, height, width = (1, 1, 1, *graph.shapes[graph.inputs[0]])[-4:]
-    return Detected(tuple(kernel for kernel in found if kernel is not None), batch, (height, width), ir.notes)
+    kernels = tuple(kernel for kernel in found if kernel is not None)
+    return Detected(kernels, graph.shapes[graph.inputs[0]], ir.notes)
 
 
 def rule_file(rules: Collection[tuple[str, str]]) -> dict[str, dict[str, bool]]:

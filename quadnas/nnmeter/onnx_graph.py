@@ -9,7 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from quadnas.errors import ConfigError, DataError, MachineError
+from quadnas.errors import ConfigError, DataError
+from quadnas.extras import optional
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's own limit."""
@@ -70,25 +71,21 @@ def read_onnx(path: Path, input_size: int | None = None) -> OnnxGraph:
     """
     model = _load(path)
     _close_shapes(path, model, input_size)
-    import onnx  # noqa: PLC0415
-
+    onnx = optional("onnx", "onnx")
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # onnx raises what its C++ throws
         raise DataError(f"{path}: the shapes of its tensors contradict each other: {_line(error)}") from None
     graph = _as_data(inferred.graph)
     _check_order(path, graph)
-    return _without_constants(graph)
+    graph = _without_constants(graph)
+    _check_shapes(path, graph)
+    return graph
 
 
 def _load(path: Path) -> Any:
-    try:
-        import onnx  # noqa: PLC0415
-        from google.protobuf.message import DecodeError  # noqa: PLC0415
-    except ImportError:
-        raise MachineError(
-            'reading ONNX needs an optional package; install it with pip install "quadnas[onnx]"'
-        ) from None
+    onnx = optional("onnx", "onnx")
+    decode_error = optional("google.protobuf.message", "onnx").DecodeError
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} is larger than the 2 GiB that an ONNX file may have")
@@ -97,7 +94,7 @@ def _load(path: Path) -> Any:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     try:
         model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError) as error:
+    except (decode_error, ValueError) as error:
         raise DataError(f"{path} is not an ONNX file, or damaged: {_line(error)}") from None
     if not model.graph.node or not model.opset_import:
         raise DataError(f"{path} is not an ONNX file: it has no operators")
@@ -141,8 +138,7 @@ def _close_shapes(path: Path, model: Any, input_size: int | None) -> None:
 
 
 def _as_data(graph: Any) -> OnnxGraph:
-    import onnx  # noqa: PLC0415
-
+    onnx = optional("onnx", "onnx")
     constants: dict[str, tuple[float, ...] | None] = {}
     shapes: dict[str, Shape] = {}
     for tensor in graph.initializer:
@@ -172,8 +168,7 @@ def _as_data(graph: Any) -> OnnxGraph:
 
 def _values(tensor: Any) -> tuple[float, ...] | None:
     """The values of a small constant that stands in the model itself."""
-    import onnx  # noqa: PLC0415
-
+    onnx = optional("onnx", "onnx")
     if tensor.data_location == onnx.TensorProto.EXTERNAL or prod(tensor.dims) > MAX_VALUES:
         return None
     try:
@@ -191,6 +186,19 @@ def _check_order(path: Path, graph: OnnxGraph) -> None:
         if repeated := {name for name in node.outputs if name and name in known}:
             raise DataError(f"{path} is damaged: the tensor {min(repeated)!r} is given twice")
         known.update(node.outputs)
+
+
+def _check_shapes(path: Path, graph: OnnxGraph) -> None:
+    if not graph.inputs or not graph.nodes:
+        raise DataError(f"{path} computes nothing from an input: there is nothing to run")
+    read = graph.readers()
+    for node in graph.nodes:
+        for name in node.outputs:
+            if name not in graph.shapes and (name == node.outputs[0] or name in read):
+                raise ConfigError(
+                    f"{path}: the shape of {name!r} behind {node.op} is not known before the model runs; export "
+                    "it with fixed shapes, for example with torch.onnx.export(..., dynamo=True)"
+                )
 
 
 def _without_constants(graph: OnnxGraph) -> OnnxGraph:

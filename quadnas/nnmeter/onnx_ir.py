@@ -7,6 +7,7 @@ runtime (a view, a layout), or stands under its own name and is reported as unco
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from quadnas.nnmeter.onnx_graph import Node, OnnxGraph
@@ -17,7 +18,10 @@ Map = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor as a map: the IR nodes that give it, and which of its axes holds the channels."""
+    """A tensor as a map: the IR nodes that give it, and which of its axes holds the channels.
+
+    Axis 0, the batch's, says that channels are split over several axes.
+    """
 
     producers: tuple[str, ...]
     map: Map
@@ -211,10 +215,10 @@ class _Translator:
     def _transpose(self, node: Node, data: Sequence[Value]) -> Value:
         """Only the place of the channels changes: runtimes that keep channels last have nothing to do."""
         order = list(node.attributes.get("perm", ()))
-        value, shape = data[0], self._shape(node.outputs[0])
+        value = data[0]
         moved = [axis for axis in order if axis != value.axis]
-        if not order or value.axis not in order or moved != sorted(moved) or len(shape) > 4:
-            return self._operator("transpose", node, data, axis=len(shape) - 1)
+        if not order or not value.axis or moved != sorted(moved):
+            return self._operator("transpose", node, data)
         self.ir.note(
             "changes of layout around operators that want channels last, nothing to do where data lies so"
         )
@@ -227,9 +231,9 @@ class _Translator:
         axis = 1 if value.axis == 1 else len(shape) - 1
         if len(shape) == 2:
             return Value(value.producers, (1, 1, shape[1]), 1)
-        if 2 < len(shape) <= 4 and shape[axis] == channels:
+        if value.axis and 2 < len(shape) <= 4 and shape[axis] == channels:
             return _viewed(value.producers, shape, axis)
-        return self._operator("reshape", node, data, axis=1 if len(shape) == 4 else len(shape) - 1)
+        return self._operator("reshape", node, data, axis=1 if len(shape) == 4 else 0)
 
     def _concat(self, node: Node, data: Sequence[Value]) -> Value:
         rank = len(self._shape(node.outputs[0]))
@@ -256,10 +260,7 @@ class _Translator:
 def _viewed(producers: tuple[str, ...], shape: Sequence[int], axis: int) -> Value:
     """A tensor of ``shape`` whose axis 0 is the batch; more than two axes of positions count as one."""
     spatial = [side for position, side in enumerate(shape) if position not in (0, axis)]
-    height = spatial[0] if spatial else 1
-    width = 1
-    for side in spatial[1:]:
-        width *= side
+    height, width = (spatial[0] if spatial else 1), prod(spatial[1:])
     channels = shape[axis] if 0 < axis < len(shape) else 1
     return Value(producers, (height, width, channels), axis)
 

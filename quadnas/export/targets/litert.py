@@ -1,8 +1,6 @@
 """Export as LiteRT (TensorFlow Lite): one ``.tflite`` file, float32, images (1, H, W, C) as phones hold them."""
 
-import io
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quadnas.export.base import TARGETS, Target
+from quadnas.export.quiet import quiet
 from quadnas.export.verify import Images, require_equal
 from quadnas.extras import optional
 from quadnas.network import Network, deployed
@@ -36,7 +35,7 @@ def export_litert(spec: ModelSpec, network: Network, notes: dict[str, str], path
     module = _ChannelsLastImages(deployed(spec.layers, network)).eval()
     size = spec.input
     images = torch.zeros(1, size.size, size.size, size.channels)
-    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with TemporaryDirectory() as folder, quiet():
         converter.convert(module, (images,)).export(f"{folder}/model.tflite")
         data = Path(folder, "model.tflite").read_bytes()
     require_equal(network, spec.input, _interpreter(runtime, data), path)
