@@ -2,7 +2,7 @@
 
 Only totals are measured, so what one kernel costs follows from the mix of kernels: the additive form with
 non-negative coefficients is solved by non-negative least squares on relative errors, reweighted so that
-disturbed measurements do not bend it.
+disturbed measurements do not bend it. An operator of which the networks say little leans on its stand-in.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,9 @@ from quadnas.latency.terms import Shapes
 HUBER_WIDTH = 0.10
 ROUNDS = 8
 SIGNIFICANT_DIGITS = 6
+LEAN = (
+    0.1  # weight of the stand-in's coefficients: networks with 1 % of their time in the operator outweigh it
+)
 
 Values = NDArray[np.float64]
 
@@ -34,10 +37,11 @@ class Design:
     """The linear system of measured networks: measured = floor + terms @ coefficients.
 
     ``columns`` are (operator, position of the term); ``terms`` (networks, columns), ``floor_ms`` and
-    ``measured_ms`` (networks,).
+    ``measured_ms`` (networks,). ``stand_ins`` are (column, the same term of the operator's stand-in, factor).
     """
 
     columns: list[tuple[str, int]]
+    stand_ins: list[tuple[int, int, float]]
     terms: Values
     floor_ms: Values
     measured_ms: Values
@@ -69,7 +73,9 @@ class Design:
             blocks.append(counts @ per_kernel)
             columns += [(op, j) for j in range(terms.shape[1])]
         measured_ms = np.array([network.latency_ms for network in networks])
-        return cls(columns, np.concatenate(blocks, axis=1), counts @ floors, measured_ms)
+        return cls(
+            columns, _stand_ins(facts, columns), np.concatenate(blocks, axis=1), counts @ floors, measured_ms
+        )
 
     def solve(self, among: NDArray[np.bool_], importance: Values | None = None) -> dict[str, Values]:
         """Coefficients (ms per unit) per operator, fitted to the networks ``among``.
@@ -77,12 +83,13 @@ class Design:
         ``importance`` (networks,) weighs their squared errors, 1 each by default.
         """
         terms, target, scale = self.relative(among)
+        lean = self.leaning(scale)
         base = np.ones(len(target)) if importance is None else np.sqrt(importance[among])
         weights = base
         solution = np.zeros(terms.shape[1])
         for _ in range(ROUNDS):
             weighted = terms * weights[:, None]
-            solution = solve_gram(weighted.T @ weighted, weighted.T @ (target * weights))
+            solution = solve_gram(weighted.T @ weighted + lean.T @ lean, weighted.T @ (target * weights))
             residual = np.abs(terms @ solution - target)
             weights = base * np.sqrt(HUBER_WIDTH / np.maximum(residual, HUBER_WIDTH))
         coefficients = _rounded(solution / scale)
@@ -99,10 +106,31 @@ class Design:
         scale[scale == 0] = np.inf
         return terms / scale, 1 - self.floor_ms[among] / measured_ms, scale
 
+    def leaning(self, scale: Values) -> Values:
+        """Equations (stand-ins, columns) with target 0: a coefficient is a factor times its stand-in's.
+
+        They are in the columns of ``relative``, whose norms are ``scale``, and in the stand-in's share of time.
+        """
+        equations = np.zeros((len(self.stand_ins), len(self.columns)))
+        for equation, (column, other, factor) in zip(equations, self.stand_ins, strict=True):
+            if np.isfinite(scale[[column, other]]).all():
+                equation[column], equation[other] = LEAN * scale[other] / scale[column], -LEAN * factor
+        return equations
+
     def predict_ms(self, arrays: Arrays) -> Values:
         """Latency of every network under some coefficients: (networks,)."""
         coefficients = np.array([arrays[op][j] for op, j in self.columns])
         return np.asarray(self.floor_ms + self.terms @ coefficients)
+
+
+def _stand_ins(facts: DeviceFacts, columns: Sequence[tuple[str, int]]) -> list[tuple[int, int, float]]:
+    """Columns whose operator has a stand-in with the same term."""
+    named = {(op, facts.terms[op][term]): position for position, (op, term) in enumerate(columns)}
+    return [
+        (position, named[rule.reference, term], rule.factor)
+        for (op, term), position in named.items()
+        if (rule := facts.surrogates.get(op)) and (rule.reference, term) in named
+    ]
 
 
 def solve_gram(gram: Values, cross: Values) -> Values:

@@ -13,6 +13,7 @@ from quadnas.calibrate.repair import repaired
 from quadnas.errors import ConfigError, DataError
 from quadnas.latency.card import Reading
 from quadnas.latency.kernels import Kernel
+from quadnas.latency.names import words
 from quadnas.registry import did_you_mean
 
 MAX_SIZE = 1_000_000  # no side or width of a real kernel is larger
@@ -79,7 +80,8 @@ def read_measured(
             written = repaired(family, [_kernel(row, batch, known) for row in network["kernels"]])
             latency_ms = _positive(latencies[column]) * (batch if reading.per_image else 1)
             if latency_ms > reading.paced_ms:
-                kernels = _as_run(written, *reading.side)
+                timed = tuple(kernel for kernel in written if words(kernel.op)[0] not in reading.without)
+                kernels = _as_run(timed, *reading.side)
                 networks.append(MeasuredNetwork(str(network["id"]), family, kernels, latency_ms, written))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not a measured network ({_reason(error)})") from None

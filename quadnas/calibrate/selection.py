@@ -25,13 +25,13 @@ Mask = NDArray[np.bool_]
 
 
 def select_terms(facts: DeviceFacts, networks: Sequence[MeasuredNetwork]) -> dict[str, tuple[str, ...]]:
-    """Terms for the operators that ``facts.terms`` names, out of all candidates (``quadnas.latency.terms``).
+    """Terms for the operators that ``facts.terms`` names: out of the general ones and those that it names.
 
     Held-out networks are not looked at. An operator keeps at least one term; one that no network has keeps
     those of the facts. The result depends on nothing but the arguments. Raises ConfigError as ``Design.of``.
     """
     training = [network for network in networks if not network.held_out]
-    candidates = {op: tuple(TERMS[op]) for op in facts.terms}
+    candidates = {op: tuple(dict.fromkeys((*TERMS[op], *named))) for op, named in facts.terms.items()}
     design = Design.of(facts.model_copy(update={"terms": candidates}), training)
     splits = _splits(design, training)
     ops = np.array([op for op, _ in design.columns])
@@ -54,19 +54,23 @@ def select_terms(facts: DeviceFacts, networks: Sequence[MeasuredNetwork]) -> dic
 class _Split:
     """Normal equations (gram, cross) of the networks outside a part, and, per network, of those inside it.
 
-    ``square`` is the mean square of the inside's targets; ``private`` marks columns that only the inside has.
+    ``square`` is the mean square of the inside's targets; ``private`` marks columns that only the inside has,
+    ``lean`` are the equations between an operator and its stand-in.
     """
 
     outside: tuple[Values, Values]
     inside: tuple[Values, Values]
     square: float
     private: Mask
+    lean: Values
 
     def error(self, kept: Mask) -> float:
         """Root mean square of the inside's residuals; what only the inside has is fitted to the inside."""
         coefficients = np.zeros(len(kept))
+        lean = self.lean[~self.lean[:, ~kept].any(axis=1)]
+        outside = self.outside[0] + lean.T @ lean, self.outside[1]
         for columns, (gram, cross) in (
-            (kept & ~self.private, self.outside),
+            (kept & ~self.private, outside),
             (kept & self.private, self.inside),
         ):
             left = cross[columns] - gram[columns] @ coefficients
@@ -79,18 +83,18 @@ def _splits(design: Design, networks: Sequence[MeasuredNetwork]) -> list[list[_S
     """By fold and, where there are enough of them, by family."""
     everyone = np.ones(len(networks), dtype=bool)
     residual = design.predict_ms(design.solve(everyone)) / design.measured_ms - 1
-    terms, target, _ = design.relative(everyone)
+    terms, target, scale = design.relative(everyone)
     weights = np.sqrt(HUBER_WIDTH / np.maximum(np.abs(residual), HUBER_WIDTH))
     terms, target = terms * weights[:, None], target * weights
     labels = [[str(network.fold) for network in networks], [network.family for network in networks]]
     return [
-        list(_by(np.array(of), terms, target))
+        list(_by(np.array(of), terms, target, design.leaning(scale)))
         for of in labels
         if of is labels[0] or len(set(of)) >= FEWEST_FAMILIES
     ]
 
 
-def _by(labels: NDArray[np.str_], terms: Values, target: Values) -> Iterator[_Split]:
+def _by(labels: NDArray[np.str_], terms: Values, target: Values, lean: Values) -> Iterator[_Split]:
     whole_gram, whole_cross = terms.T @ terms, terms.T @ target
     for label in np.unique(labels):
         inside = labels == label
@@ -101,6 +105,7 @@ def _by(labels: NDArray[np.str_], terms: Values, target: Values) -> Iterator[_Sp
             inside=(gram / len(rows), cross / len(rows)),
             square=float(values @ values) / len(rows),
             private=~(terms[~inside] != 0).any(axis=0),
+            lean=lean,
         )
 
 

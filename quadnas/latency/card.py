@@ -126,12 +126,14 @@ class Reading(Settings):
 
     ``per_image``: the column is in ms per image of a batch. ``side`` is (input side in the file, input side of
     the runs): every map shrinks alike, rounded up. Networks of ``paced_ms`` a batch or less kept pace with what
-    fed the device; their time says nothing of it, so they are left out.
+    fed the device; their time says nothing of it, so they are left out. ``without`` names operators whose time
+    the measured totals do not hold.
     """
 
     per_image: bool = False
     side: tuple[Count, Count] = (1, 1)
     paced_ms: Annotated[float, Field(ge=0)] = 0.0
+    without: tuple[Text, ...] = ()
 
 
 class DeviceFacts(Settings):

@@ -6,6 +6,7 @@ when channels, map or kernel grow.
 
 import numpy as np
 
+from quadnas.latency import workgroups
 from quadnas.latency.terms import TERMS, Shapes, Term, Vector
 
 LANES = 128  # of a TPU's vector registers
@@ -90,10 +91,11 @@ _GLOBAL_POOL: dict[str, Term] = {
 
 KNOWN_TERMS: dict[str, dict[str, Term]] = {
     **TERMS,
-    "conv": TERMS["conv"] | _CONV,
-    "dwconv": TERMS["dwconv"] | _DWCONV,
+    "conv": TERMS["conv"] | _CONV | workgroups.CONV,
+    "dwconv": TERMS["dwconv"] | _DWCONV | workgroups.DWCONV,
     "avg-pool": TERMS["avg-pool"] | _AVG_POOL,
     "global-pool": TERMS["global-pool"] | _GLOBAL_POOL,
     "add": TERMS["add"] | _ELEMENTWISE,
+    "concat": TERMS["concat"] | workgroups.CONCAT,
 }
 """All terms that a card may name, by operator."""
