@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from quadnas.cli_options import Batch, InputSize, Json, print_answer
-from quadnas.errors import CoverageError
+from quadnas.errors import ConfigError, CoverageError
 
 predictors_app = typer.Typer(
     help="Latency predictors of devices.", no_args_is_help=True, rich_markup_mode=None
@@ -61,7 +61,14 @@ def show(
     """Say what a device's prices are founded on, operator by operator, and how far they err."""
     from quadnas.report.devices import show_device
 
-    answer, text = show_device(device, data, plot)
+    if plot is not None and data is None:
+        raise ConfigError("--plot draws predictions against measured networks: give these with --data FILE")
+    answer, text = show_device(device)
+    if data is not None:
+        from quadnas.report.scatter import check_and_draw
+
+        answer["checked"], checked = check_and_draw(device, data, plot)
+        text = f"{text}\n\n{checked}"
     print_answer(answer, as_json, text)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from quadnas.errors import ConfigError, DataError
-from quadnas.latency.card import read_card
+from quadnas.latency.card import DeviceCard, read_card
 from quadnas.latency.model import BACK_ENDS, LatencyModel
 from quadnas.resources import available, locate
 
@@ -21,14 +21,27 @@ def available_devices() -> list[str]:
     return list(available(KIND))
 
 
+def find_device(name: str) -> tuple[Path, DeviceCard]:
+    """The folder of a device, given by name or as that folder, and its card; the arrays are not read.
+
+    Raises ConfigError if there is no such device, DataError if the card is damaged.
+    """
+    folder = locate(KIND, name)
+    if not (folder / "card.yaml").exists():
+        raise ConfigError(
+            f"{folder} is no device: a device is a folder with card.yaml and its arrays; "
+            f"by name there are: {', '.join(available_devices())}"
+        )
+    return folder, read_card(folder / "card.yaml")
+
+
 def load_device(name: str, batch: int | None = None) -> LatencyModel:
     """The latency model of a device, given by name or as the path of its folder.
 
     ``batch`` defaults to the card's. Raises ConfigError for an unknown device or a batch it was not made
     for, DataError, naming the file, for anything damaged, missing or not matching its checksum.
     """
-    folder = locate(KIND, name)
-    card = read_card(folder / "card.yaml")
+    folder, card = find_device(name)
     batch = card.batch if batch is None else batch
     low, high = card.batches
     if not low <= batch <= high:

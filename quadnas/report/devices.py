@@ -2,15 +2,12 @@
 
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from quadnas.errors import ConfigError, QuadnasError
-from quadnas.latency.card import DeviceCard, Sampled, read_card
-from quadnas.latency.devices import KIND, available_devices
-from quadnas.report.scatter import Errors, check_device, draw
-from quadnas.report.tables import Answer
-from quadnas.resources import locate
+from quadnas.errors import QuadnasError
+from quadnas.latency.card import DeviceCard, Sampled
+from quadnas.latency.devices import available_devices, find_device
+from quadnas.report.answer import Answer
 
 _COLUMNS = 110
 _PLOT = 61
@@ -26,7 +23,7 @@ def list_devices() -> Answer:
     lines = [f"{'device':<28}{titles[0]:<11}{titles[1]:<12}" + "".join(f"{title:>9}" for title in titles[2:])]
     for name in available_devices():
         try:
-            card = read_card(locate(KIND, name) / "card.yaml")
+            _, card = find_device(name)
         except QuadnasError as error:
             rows[name] = {"error": str(error)}
             lines += [f"{name:<28}unreadable", f"  {error}"]
@@ -39,25 +36,10 @@ def list_devices() -> Answer:
     return rows, "\n".join(lines)
 
 
-def show_device(device: str, data: Path | None, plot: Path | None) -> Answer:
-    """The card of a device, readably; with ``data`` also its errors on the measured networks of that file.
-
-    ``plot`` gets a picture of predicted against measured. Raises ConfigError for a plot without data, an
-    unknown device or a picture format that does not exist, DataError for a damaged folder.
-    """
-    if plot is not None and data is None:
-        raise ConfigError("--plot draws predictions against measured networks: give these with --data FILE")
-    card = read_card(locate(KIND, device) / "card.yaml")
-    answer = card.model_dump(mode="json")
-    lines = [*_head(card), *_accuracy(card), *_operators(card)]
-    if data is not None:
-        errors = check_device(device, data)
-        answer["checked"] = errors.figures
-        lines += ["", *_checked(errors)]
-        if plot is not None:
-            draw(errors, card, plot)
-            lines.append(f"picture: {plot}")
-    return answer, "\n".join(lines)
+def show_device(device: str) -> Answer:
+    """The card of a device, as it is and readably; raises ConfigError or DataError."""
+    _, card = find_device(device)
+    return card.model_dump(mode="json"), "\n".join([*_head(card), *_accuracy(card), *_operators(card)])
 
 
 def _row(card: DeviceCard) -> dict[str, Any]:
@@ -150,16 +132,6 @@ def _range_text(found: Sampled) -> str:
 
 def _span(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low}-{high}"
-
-
-def _checked(errors: Errors) -> Iterator[str]:
-    figures = errors.figures
-    yield (
-        f"{errors.title}: {figures['within_5']:.1%} {figures['within_10']:.1%} {figures['within_15']:.1%} "
-        f"within 5, 10, 15 %; {figures['uncovered_models']} without a total"
-    )
-    for family, row in figures["families"].items():
-        yield f"  {family:<20}{row['models']:>7,} networks, {row['within_10']:.1%} within 10 %"
 
 
 def _wrapped(text: str, indent: int = 2) -> list[str]:

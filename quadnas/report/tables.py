@@ -1,18 +1,16 @@
 """What the smaller commands answer: a value for JSON, and the same as a table for the terminal."""
 
 from pathlib import Path
-from typing import Any
 
 from quadnas.calibrate.evaluate import evaluate
 from quadnas.calibrate.measured import read_measured
 from quadnas.latency.devices import available_devices, load_device
 from quadnas.latency.model import estimate
 from quadnas.network import kernels_of
+from quadnas.report.answer import Answer
 from quadnas.search.problem import percentile, price_space, sample_latencies_ms
 from quadnas.space.model_spec import ModelSpec
 from quadnas.space.search_space import load_space
-
-Answer = tuple[dict[str, Any], str]
 
 SAMPLES = 1000
 CLASSES = 1000

@@ -102,11 +102,21 @@ def test_no_corruption_is_accepted(folder: Path, name: str) -> None:
             load_device(str(folder))
 
 
-@pytest.mark.parametrize("name", [ARRAY_FILE, "card.yaml"])
-def test_a_missing_file_is_named(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    with pytest.raises(DataError, match=name):
+def test_a_missing_array_file_is_named(folder: Path) -> None:
+    (folder / ARRAY_FILE).unlink()
+    with pytest.raises(DataError, match=ARRAY_FILE):
         load_device(str(folder))
+
+
+@pytest.mark.parametrize("place", ["empty/", "file.txt", "card.yaml"])
+def test_a_folder_without_a_card_is_a_user_s_mistake(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    if place.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("device: toy")
+    with pytest.raises(ConfigError, match=r"is no device: a device is a folder with card\.yaml.*cortexA76"):
+        load_device(f"{path}/" if place.endswith("/") else str(path))
 
 
 def test_an_edited_card_is_told_how_to_seal_it(folder: Path) -> None:
@@ -122,7 +132,7 @@ def test_an_edited_card_is_told_how_to_seal_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"back_end": "forest"}, "unknown latency back-end 'forest'; allowed: additive"),
+        ({"back_end": "woods"}, "unknown latency back-end 'woods'; allowed: additive, forest"),
         ({"arrays": {ARRAY_FILE: "0" * 64}}, "it was damaged or exchanged"),
     ],
 )
