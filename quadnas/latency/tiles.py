@@ -7,23 +7,26 @@ when channels, map or kernel grow.
 import numpy as np
 
 from quadnas.latency import workgroups
+from quadnas.latency.nce import NCE_TERMS
 from quadnas.latency.terms import TERMS, Shapes, Term, Vector
 
 LANES = 128  # of a TPU's vector registers
-LANES_WORTH = 84  # channels laid out elsewhere that cost what a padded row of lanes costs
 WIDE = 56  # sides beyond it cost a TPU more per element; fully so at twice the side
-LARGE = 500e3  # elements of one image's map from which a TPU reads it again
+LARGE = 45e6  # elements of a batch's map beyond which each costs a TPU more
 GROUP = 16  # channels that a DPU handles at a time
-POOL_SIDE = 32  # the largest map that a DPU averages in one pass
+POOL_SIDE = 32  # beyond it, averaging costs a DPU more per element
 
 
 def _tiles(values: Vector, size: int) -> Vector:
     return np.ceil(values / size)
 
 
-def _lanes(channels: Vector) -> Vector:
-    """XLA lays channels along the lanes, padded to 128, or elsewhere without padding, whichever is cheaper."""
-    return np.minimum(channels, LANES_WORTH * _tiles(channels, LANES))
+def _lanes(channels: Vector, worth: int) -> Vector:
+    """Channels lie along the lanes, padded to 128, or elsewhere without padding, whichever is cheaper.
+
+    ``worth`` is how many channels laid out elsewhere cost as much as 128 lanes.
+    """
+    return np.minimum(channels, worth * _tiles(channels, LANES))
 
 
 def _wide(h: Vector, w: Vector) -> Vector:
@@ -31,17 +34,38 @@ def _wide(h: Vector, w: Vector) -> Vector:
     return np.clip(np.maximum(h, w) / WIDE - 1, 0, 1)
 
 
-def _wide_in(s: Shapes) -> Vector:
-    return _wide(s.h, s.w) * s.positions_in
+def _input(s: Shapes) -> Vector:
+    return s.positions_in * s.cin
 
 
-def _wide_out(s: Shapes) -> Vector:
-    return _wide(np.ceil(s.h / s.stride), np.ceil(s.w / s.stride)) * s.positions
+def _output(s: Shapes) -> Vector:
+    return s.positions * s.cout
 
 
 def _spilled(elements: Vector, memory: float) -> Vector:
     """Elements of a map that does not fit into a memory."""
     return elements * (elements > memory)
+
+
+def _lane_terms(worth: int) -> dict[str, Term]:
+    """Terms of the input or output of a kernel on a TPU, with the channels that its lanes are worth."""
+
+    def wide_output(s: Shapes) -> Vector:
+        return _wide(np.ceil(s.h / s.stride), np.ceil(s.w / s.stride)) * s.positions * _lanes(s.cout, worth)
+
+    return {
+        f"lanes{worth}_wide_input": lambda s: _wide(s.h, s.w) * s.positions_in * _lanes(s.cin, worth),
+        f"lanes{worth}_wide_output": wide_output,
+        f"lanes{worth}_large_input": lambda s: s.positions_in * _lanes(s.cin, worth) * (_input(s) > LARGE),
+        f"lanes{worth}_large_output": lambda s: s.positions * _lanes(s.cout, worth) * (_output(s) > LARGE),
+        f"lanes{worth}_rows": lambda s: s.positions * s.kernel * _lanes(s.cout, worth),
+        f"lanes{worth}_large_rows": lambda s: (
+            s.positions * s.kernel * _lanes(s.cout, worth) * (_output(s) > LARGE)
+        ),
+    }
+
+
+_LANES = _lane_terms(76) | _lane_terms(100)
 
 
 def _engine_cycles(s: Shapes, rows: int) -> Vector:
@@ -51,37 +75,27 @@ def _engine_cycles(s: Shapes, rows: int) -> Vector:
 
 
 _CONV: dict[str, Term] = {
-    "matrix_tiles": lambda s: s.positions * _tiles(s.depth, LANES) * _tiles(s.cout, LANES),
-    "lanes_wide_input": lambda s: _wide_in(s) * _lanes(s.cin),
-    "lanes_wide_output": lambda s: _wide_out(s) * _lanes(s.cout),
-    "lanes_large_input": lambda s: s.positions_in * _lanes(s.cin) * (s.h * s.w * s.cin > LARGE),
+    **_LANES,
     "output_groups": lambda s: s.batch * _tiles(s.cout, GROUP),
-    "input_spilled_256k": lambda s: _spilled(s.positions_in * s.cin, 256e3),
+    "input_spilled_256k": lambda s: _spilled(_input(s), 256e3),
 }
 
 _DWCONV: dict[str, Term] = {
-    "lanes_input": lambda s: s.positions_in * _lanes(s.cin),
-    "lanes_output": lambda s: s.positions * _lanes(s.cin),
-    "lanes_wide_input": lambda s: _wide_in(s) * _lanes(s.cin),
-    "lanes_wide_output": lambda s: _wide_out(s) * _lanes(s.cin),
-    "lanes_rows": lambda s: s.positions * s.kernel * _lanes(s.cin),
+    **_LANES,
+    "input_large": lambda s: _spilled(_input(s), LARGE),
     "engine_cycles_4": lambda s: _engine_cycles(s, 4),
     "engine_cycles_8": lambda s: _engine_cycles(s, 8),
-    "groups": lambda s: s.batch * _tiles(s.cin, GROUP),
-    "output_spilled_1m": lambda s: _spilled(s.positions * s.cin, 1e6),
+    "output_spilled_1m": lambda s: _spilled(_output(s), 1e6),
 }
 
 _AVG_POOL: dict[str, Term] = {
-    "lanes_input": lambda s: s.positions_in * _lanes(s.cin),
-    "lanes_wide_input": lambda s: _wide_in(s) * _lanes(s.cin),
+    **_LANES,
     "groups": lambda s: s.batch * _tiles(s.cin, GROUP),
-    "input_tall": lambda s: s.positions_in * s.cin * (s.h > POOL_SIDE),
-    "lines_spilled_256k": lambda s: s.h * _spilled(s.positions_in * s.cin, 256e3),
-    "lines_spilled_1m": lambda s: s.h * _spilled(s.positions_in * s.cin, 1e6),
-}
-
-_ELEMENTWISE: dict[str, Term] = {
-    "lanes": lambda s: s.positions_in * s.inputs * _lanes(s.cout),
+    "input_by_16": lambda s: s.positions_in * 16 * _tiles(s.cin, 16),
+    "tall_input_by_16": lambda s: s.positions_in * 16 * _tiles(s.cin, 16) * (s.h > POOL_SIDE),
+    "tall_input_by_32": lambda s: s.positions_in * 32 * _tiles(s.cin, 32) * (s.h > POOL_SIDE),
+    "area_spilled_256k": lambda s: s.h * s.w * _spilled(_input(s), 256e3),
+    "input_spilled_1m": lambda s: _spilled(_input(s), 1e6),
 }
 
 # What a network costs once, whatever it holds, stands with the pool before its classifier.
@@ -91,11 +105,10 @@ _GLOBAL_POOL: dict[str, Term] = {
 
 KNOWN_TERMS: dict[str, dict[str, Term]] = {
     **TERMS,
-    "conv": TERMS["conv"] | _CONV | workgroups.CONV,
-    "dwconv": TERMS["dwconv"] | _DWCONV | workgroups.DWCONV,
+    "conv": TERMS["conv"] | _CONV | workgroups.CONV | NCE_TERMS["conv"],
+    "dwconv": TERMS["dwconv"] | _DWCONV | workgroups.DWCONV | NCE_TERMS["dwconv"],
     "avg-pool": TERMS["avg-pool"] | _AVG_POOL,
     "global-pool": TERMS["global-pool"] | _GLOBAL_POOL,
-    "add": TERMS["add"] | _ELEMENTWISE,
     "concat": TERMS["concat"] | workgroups.CONCAT,
 }
 """All terms that a card may name, by operator."""

@@ -11,6 +11,7 @@ from quadnas.latency.card import DeviceCard, DeviceFacts, Sampled
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import BACK_ENDS, Arrays, Coverage, LatencyModel, Price
 from quadnas.latency.names import parts
+from quadnas.latency.nce import ENGINE_CYCLES, MACS_PER_CYCLE
 from quadnas.latency.terms import Shapes, Vector, peak_work
 from quadnas.latency.tiles import KNOWN_TERMS
 
@@ -30,6 +31,8 @@ def check_terms(facts: DeviceFacts) -> None:
 def floor_ms(facts: DeviceFacts, op: str, shapes: Shapes) -> Vector:
     """The least time the device could need: launch plus the larger of arithmetic and traffic at their peaks."""
     macs, elements = peak_work(op, shapes)
+    if ENGINE_CYCLES in facts.terms.get(op, ()):
+        macs = MACS_PER_CYCLE * KNOWN_TERMS[op][ENGINE_CYCLES](shapes)
     arithmetic_ms = macs / (facts.peak_gmacs_per_second * 1e6)
     traffic_ms = elements * facts.bytes_per_element / (facts.peak_gbytes_per_second * 1e6)
     return facts.launch_us * 1e-3 + np.maximum(arithmetic_ms, traffic_ms)
