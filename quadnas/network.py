@@ -53,6 +53,11 @@ def with_all_arguments(layer: Layer) -> Layer:
 
 def kernels_of(layers: Sequence[Layer], input_size: int, model: LatencyModel) -> list[Kernel]:
     """The fused kernels that the device runs for a whole network on images of side ``input_size``."""
+    return model.kernels(operators_of(layers, input_size))
+
+
+def operators_of(layers: Sequence[Layer], input_size: int) -> list[Operator]:
+    """The unfused operators of a whole network on one image of side ``input_size``; -1 is the image."""
     operators: list[Operator] = []
     height = width = input_size
     previous = -1
@@ -63,7 +68,7 @@ def kernels_of(layers: Sequence[Layer], input_size: int, model: LatencyModel) ->
             replace(o, sources=tuple(previous if s < 0 else s + offset for s in o.sources)) for o in found
         ]
         previous = len(operators) - 1
-    return model.kernels(operators)
+    return operators
 
 
 def require_size(layers: Sequence[Layer], size: int) -> None:

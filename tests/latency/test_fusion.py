@@ -3,7 +3,7 @@
 from quadnas.latency.fusion import fuse
 from quadnas.latency.kernels import Kernel, Operator
 
-RULES = (("conv", "bn"), ("bn", "relu"), ("add", "relu"))
+RULES = (("conv", "bn"), ("conv", "relu"), ("bn", "relu"), ("add", "relu"))
 
 
 def op(name: str, *sources: int, cin: int = 8, cout: int = 8) -> Operator:
@@ -36,9 +36,16 @@ def test_branches_fuse_apart_and_the_sum_after_the_last_branch() -> None:
     assert names(graph) == ["conv-bn", "conv-bn", "add-relu"]
 
 
-def test_only_the_last_operator_of_a_kernel_is_fused_to() -> None:
-    rules = (("conv", "bn"), ("conv", "relu"))
-    assert names([op("conv", -1), op("bn", 0), op("relu", 1)], rules) == ["conv-bn", "relu"]
+def test_rules_speak_of_the_first_operator_of_a_kernel() -> None:
+    """As nn-Meter reads its rules: on the GPU conv-add makes a sum free behind conv-bn, bn-add is no rule."""
+    chain = [op("conv", -1), op("bn", 0), op("add", -1, 1)]
+    assert names(chain, (("conv", "bn"), ("conv", "add"))) == ["conv-bn-add"]
+    assert names(chain, (("conv", "bn"), ("bn", "add"))) == ["conv-bn", "add"]
+
+
+def test_of_two_kernels_the_earlier_one_takes_the_sum() -> None:
+    graph = [op("conv", -1), op("dwconv", -1), op("add", 1, 0)]
+    assert names(graph, (("conv", "add"), ("dwconv", "add"))) == ["conv-add", "dwconv"]
 
 
 def test_a_rule_may_ask_for_the_whole_kernel() -> None:
