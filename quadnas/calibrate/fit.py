@@ -5,6 +5,7 @@ The held-out fifth is never fitted (``quadnas.calibrate.design`` is the fit itse
 
 import hashlib
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from statistics import fmean
 
@@ -17,7 +18,7 @@ from quadnas.calibrate.evaluate import error_figures, estimates, interval_covera
 from quadnas.calibrate.intervals import kernel_error, quantiles, unseen_ratios
 from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
-from quadnas.calibrate.winners import find_winners, importances
+from quadnas.calibrate.winners import importances, winners_in
 from quadnas.config import read_settings, validated
 from quadnas.errors import ConfigError
 from quadnas.latency.backends.additive import Additive, check_terms, sampled_ranges
@@ -55,13 +56,34 @@ def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | No
         for path in data
         for network in read_measured(path, facts.measured_column, facts.measured_batch, facts.reading)
     ]
+    card, file = fit_networks(facts, networks, ffn_blocks=ffn_blocks)
+    out.mkdir(parents=True, exist_ok=True)
+    commit_bytes(out / ARRAY_FILE, file)
+    commit_bytes(out / "card.yaml", write_card(card))
+    return card
+
+
+def fit_networks(
+    facts: DeviceFacts,
+    networks: Sequence[MeasuredNetwork],
+    importance: Values | None = None,
+    judged: NDArray[np.bool_] | None = None,
+    ffn_blocks: Path | None = None,
+) -> tuple[DeviceCard, bytes]:
+    """The card and the array file of a device; the held-out fifth of ``networks`` is never fitted.
+
+    ``importance`` (networks,) weighs the squared errors of those that are fitted. ``judged`` (networks,) marks
+    the fitted ones whose errors stand for those to come, all by default. Raises ConfigError for too few.
+    """
     held_out = np.array([network.held_out for network in networks])
     if held_out.all() or not held_out.any():
         raise ConfigError(f"{len(networks)} networks are too few to fit and to check; give hundreds")
     design = Design.of(facts, networks)
-    arrays = design.solve(~held_out)
+    weights = np.ones(len(networks)) if importance is None else importance
+    judged = ~held_out if judged is None else judged & ~held_out
+    arrays = design.solve(~held_out, weights)
     file = safetensors.numpy.save(arrays)
-    ratios = unseen_ratios(design, networks, ~held_out)
+    ratios = unseen_ratios(design, networks, ~held_out, weights)[judged[~held_out]]
     checked = design.predict_ms(arrays)[held_out], design.measured_ms[held_out]
     card = DeviceCard(
         **dict(facts),
@@ -77,11 +99,7 @@ def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | No
     if ffn_blocks is not None:
         rule = layernorm_rule(Additive(card, arrays, card.measured_batch), ffn_blocks)
         card = card.model_copy(update={"surrogates": {**card.surrogates, "layernorm": rule}})
-    card = _with_winners(card, arrays, design, networks, ratios)
-    out.mkdir(parents=True, exist_ok=True)
-    commit_bytes(out / ARRAY_FILE, file)
-    commit_bytes(out / "card.yaml", write_card(card))
-    return card
+    return _with_winners(card, arrays, design, networks, weights, judged, ratios), file
 
 
 def _facts(name: str) -> DeviceFacts:
@@ -114,14 +132,20 @@ def _with_interval(card: DeviceCard, arrays: Arrays, held_out: Sequence[Measured
 
 
 def _with_winners(
-    card: DeviceCard, arrays: Arrays, design: Design, networks: Sequence[MeasuredNetwork], ratios: Values
+    card: DeviceCard,
+    arrays: Arrays,
+    design: Design,
+    networks: Sequence[MeasuredNetwork],
+    importance: Values,
+    judged: NDArray[np.bool_],
+    ratios: Values,
 ) -> DeviceCard:
-    """The card with the bias of winners; ``ratios`` are measured/predicted of the fitted networks."""
+    """The card with the bias of winners; ``ratios`` are measured/predicted of the ``judged`` networks."""
     model = Additive(card, arrays, card.measured_batch)
     fitted = np.array([not network.held_out for network in networks])
-    resampled = [design.solve(fitted, importance) for importance in importances(networks)]
-    error = kernel_error(estimates(model, [network for network in networks if not network.held_out]), ratios)
-    winners = find_winners(model, resampled, error, load_space(card.winners_space))
+    resampled = [design.solve(fitted, importance * drawn) for drawn in importances(networks)]
+    error = kernel_error(estimates(model, list(compress(networks, judged))), ratios)
+    winners = winners_in(load_space(card.winners_space), model, resampled, error)
     return card.model_copy(update={"winners": winners})
 
 

@@ -17,13 +17,21 @@ Values = NDArray[np.float64]
 Quantiles = tuple[tuple[float, float], ...]
 
 
-def unseen_ratios(design: Design, networks: Sequence[MeasuredNetwork], among: NDArray[np.bool_]) -> Values:
-    """Measured/predicted of the networks ``among``, each predicted by a fit to the others without its fold."""
+def unseen_ratios(
+    design: Design,
+    networks: Sequence[MeasuredNetwork],
+    among: NDArray[np.bool_],
+    importance: Values | None = None,
+) -> Values:
+    """Measured/predicted of the networks ``among``, each predicted by a fit to the others without its fold.
+
+    ``importance`` (networks,) is as in ``Design.solve``.
+    """
     folds = np.array([network.fold for network in networks])
     ratios = np.ones(len(networks))
     for fold in np.unique(folds[among]):
         theirs = among & (folds == fold)
-        arrays = design.solve(among & ~theirs)
+        arrays = design.solve(among & ~theirs, importance)
         ratios[theirs] = (design.measured_ms / design.predict_ms(arrays))[theirs]
     return ratios[among]
 
