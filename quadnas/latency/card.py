@@ -121,6 +121,26 @@ class Winners(Settings):
     quantiles: Quantiles
 
 
+class Rerun(Settings):
+    """What was measured again on the device itself, after the fit (``quadnas calibrate``).
+
+    ``repeated`` networks of ``space`` were measured a second time: the shares within 5 and 10 % of the first are
+    the most that any prediction can reach. ``winners`` searched networks were measured, of which the share
+    ``winners_within`` kept the limit that they were searched for with ``confidence``. ``disturbed`` is the
+    share of all measurements that were thrown away because something else ran.
+    """
+
+    space: Text
+    input_size: Count
+    repeated: Count
+    repeated_within_5: Share
+    repeated_within_10: Share
+    winners: Annotated[int, Field(ge=0)]
+    winners_within: Share
+    confidence: Share
+    disturbed: Share
+
+
 class Reading(Settings):
     """How the networks of a file were run on a device, where the file says something else.
 
@@ -189,6 +209,7 @@ class DeviceCard(DeviceFacts):
     families_left_out: tuple[LeftOut, ...]
     winners: Winners | None = None
     error_quantiles: Quantiles | None = None
+    rerun: Rerun | None = None
     sampled: dict[Text, Ranges]
     arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.safetensors$")], str]
 
