@@ -1,6 +1,7 @@
 """How far a searched network is underestimated: searches against models that could have been found instead."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -20,13 +21,13 @@ from quadnas.network import position_kernels
 from quadnas.search.constraint import knapsack
 from quadnas.space.search_space import SearchSpace
 
-RESAMPLES = 40
-SEARCHES = 5  # of each resample
+RESAMPLES = 60
+SEARCHES = 3  # of each resample
 UNSELECTED = 50  # random networks of each resample
 CLASSES, INPUT_SIZE = 1000, 224
 
 Values = NDArray[np.float64]
-Layout = tuple[list[Kernel], list[list[list[Kernel]]]]
+Layout = tuple[Sequence[Kernel], Sequence[Sequence[Sequence[Kernel]]]]
 
 
 def importances(networks: Sequence[MeasuredNetwork], count: int = RESAMPLES) -> list[Values]:
@@ -44,31 +45,41 @@ def importances(networks: Sequence[MeasuredNetwork], count: int = RESAMPLES) -> 
     ]
 
 
-def find_winners(
-    model: LatencyModel, resampled: Sequence[Arrays], kernel_error: float, space: SearchSpace
+def winners_in(
+    space: SearchSpace, model: LatencyModel, resampled: Sequence[Arrays], kernel_error: float
 ) -> Winners | None:
-    """Search ``space`` against every resampled model, and price what it finds by ``model``.
-
-    The fit differs from the device as a refit differs from the fit, in what all kernels of an operator share;
-    besides, every shape of a kernel is off by a draw of ``kernel_error``, which no refit of the same form shows.
-    So a winner's price by ``model``, over that by the disturbed one that chose it, is what measured/predicted
-    of winners will be. Scores are random, and limits lie between the fastest network and the best-scored one,
-    so that they bind. None where the model cannot price the space.
-    """
-    generator = np.random.default_rng(0)
-    layout = position_kernels(space, CLASSES, INPUT_SIZE, model)
+    """``find_winners`` in a space at deployment size; None where the model cannot price the space."""
     try:
-        truth = _table(model, layout)
-        truth.range_ms  # noqa: B018 (raises where a slot has no candidate with a price)
+        layout = position_kernels(space, CLASSES, INPUT_SIZE, model)
+        return find_winners(space.name, layout, model, resampled, kernel_error)
     except CoverageError:
         return None
+
+
+def find_winners(
+    space: str, layout: Layout, model: LatencyModel, resampled: Sequence[Arrays], kernel_error: float
+) -> Winners:
+    """Search against every resampled model, and price what it finds by ``model``.
+
+    The fit differs from the device as a refit differs from the fit: so the price of a winner by ``model``, over
+    that by the refitted model which chose it, is what measured/predicted of winners will be. Scores are random,
+    and limits lie between the fastest network and the best-scored one, so that they bind. What no refit of the
+    same form shows, that every shape of a kernel takes its own time, by a draw of ``kernel_error``, no search
+    can pick, since no model knows it: it scatters the ratios but does not move their mean. ``layout`` is (fixed
+    kernels, [slot][candidate] -> kernels) of the space of that name. Raises CoverageError if there is no price
+    for it.
+    """
+    generator = np.random.default_rng(0)
+    truth = _table(model, layout)
     covered, guessed = _Tally(truth, generator), _Tally(truth, generator)
     for arrays in resampled:
         refitted = type(model)(model.card, arrays, model.batch)
-        covered.search(_table(_Disturbed(refitted, kernel_error, generator, stand_ins=False), layout))
-        guessed.search(_table(_Disturbed(refitted, kernel_error, generator, stand_ins=True), layout))
+        covered.search(
+            _table(refitted, layout), _table(_OtherKernels(model, kernel_error, generator), layout)
+        )
+        guessed.search(_table(_OtherStandIns(refitted, generator), layout), truth)
     return Winners(
-        space=space.name,
+        space=space,
         searches=len(covered.ratios),
         bias=covered.bias,
         surrogate_bias=guessed.bias,
@@ -77,46 +88,53 @@ def find_winners(
 
 
 class _Disturbed(LatencyModel):
-    """A model whose kernels are off by log-normal draws, so that true/believed price has the mean 1.
+    """A model whose prices are off by log-normal draws."""
 
-    One draw for every kernel, with ``kernel_error``; with ``stand_ins``, one more for every operator that has
-    surrogate prices, with their stated errors.
-    """
-
-    def __init__(
-        self, model: LatencyModel, kernel_error: float, generator: np.random.Generator, *, stand_ins: bool
-    ) -> None:
+    def __init__(self, model: LatencyModel, generator: np.random.Generator) -> None:
         super().__init__(model.card, model.arrays, model.batch)
         self._model = model
-        self._kernel_error = kernel_error
-        self._stand_ins = stand_ins
         self._generator = generator
         self._draws: dict[object, float] = {}
 
     def price(self, kernels: Sequence[Kernel]) -> list[Price]:
         """The model's prices, disturbed."""
         return [
-            self._disturbed(kernel, price)
+            price
+            if price.latency_ms is None
+            else replace(price, latency_ms=price.latency_ms * self._factor(kernel, price))
             for kernel, price in zip(kernels, self._model.price(kernels), strict=True)
         ]
 
-    def _disturbed(self, kernel: Kernel, price: Price) -> Price:
-        if price.latency_ms is None:
-            return price
-        factor = self._factor(kernel, self._kernel_error)
-        if self._stand_ins and price.surrogate_error:
-            factor *= self._factor(words(kernel.op)[0], price.surrogate_error)
-        return replace(price, latency_ms=price.latency_ms * factor)
+    @abstractmethod
+    def _factor(self, kernel: Kernel, price: Price) -> float: ...
 
-    def _factor(self, of: object, error: float) -> float:
+    def _drawn(self, of: object) -> float:
         if of not in self._draws:
             self._draws[of] = float(self._generator.standard_normal())
-        sigma = math.log1p(error)
-        return math.exp(sigma * self._draws[of] + sigma**2 / 2)
+        return self._draws[of]
+
+
+class _OtherKernels(_Disturbed):
+    """What a device may really take: every shape has a draw of its own, of mean 1."""
+
+    def __init__(self, model: LatencyModel, error: float, generator: np.random.Generator) -> None:
+        super().__init__(model, generator)
+        self._sigma = math.log1p(error)
+
+    def _factor(self, kernel: Kernel, price: Price) -> float:
+        return math.exp(self._sigma * self._drawn(kernel) - self._sigma**2 / 2)
+
+
+class _OtherStandIns(_Disturbed):
+    """What might be believed: every operator's stand-ins err by a draw; true/believed price has the mean 1."""
+
+    def _factor(self, kernel: Kernel, price: Price) -> float:
+        sigma = math.log1p(price.surrogate_error)
+        return math.exp(sigma * self._drawn(words(kernel.op)[0]) + sigma**2 / 2)
 
 
 class _Tally:
-    """True price over believed price of searched networks, and of networks that nobody selected."""
+    """True price over believed price of searched networks, beside that of networks that nobody selected."""
 
     def __init__(self, truth: LatencyTable, generator: np.random.Generator) -> None:
         self._truth = truth
@@ -126,28 +144,24 @@ class _Tally:
 
     @property
     def bias(self) -> float:
-        """How much dearer winners are than unselected networks of the same disturbed model, on average."""
+        """How much dearer winners are than unselected networks of the same believed prices, on average."""
         return round(max(1.0, fmean(self._selected)), 4)
 
-    def search(self, believed: LatencyTable) -> None:
-        """Add some searches of one table."""
+    def search(self, believed: LatencyTable, scattered: LatencyTable) -> None:
+        """Add some searches of one table; ``scattered`` is the truth as ``ratios`` sees it."""
         priced = believed.priced.numpy()
-        choices = [np.flatnonzero(row) for row in priced]
-        unselected = fmean(
-            self._ratio(believed, [int(self._generator.choice(row)) for row in choices])
-            for _ in range(UNSELECTED)
-        )
+        anything = self._generator.standard_normal((UNSELECTED, *priced.shape))
+        picks = np.where(priced, anything, -np.inf).argmax(axis=2).tolist()
+        unselected = fmean(self._truth.of(choices) / believed.of(choices) for choices in picks)
         for _ in range(SEARCHES):
             scores = self._generator.standard_normal(priced.shape)
             best_ms = believed.of(np.where(priced, scores, -np.inf).argmax(axis=1).tolist())
             fastest_ms = believed.range_ms[0]
             limit_ms = fastest_ms + float(self._generator.uniform(0.1, 0.9)) * (best_ms - fastest_ms)
-            ratio = self._ratio(believed, knapsack(scores, believed, limit_ms))
-            self.ratios.append(ratio)
-            self._selected.append(ratio / unselected)
-
-    def _ratio(self, believed: LatencyTable, choices: Sequence[int]) -> float:
-        return self._truth.of(choices) / believed.of(choices)
+            choices = knapsack(scores, believed, limit_ms)
+            believed_ms = believed.of(choices)
+            self.ratios.append(scattered.of(choices) / believed_ms)
+            self._selected.append(self._truth.of(choices) / believed_ms / unselected)
 
 
 def _table(model: LatencyModel, layout: Layout) -> LatencyTable:

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quadnas.errors import CoverageError
+from quadnas.errors import CoverageError, DataError
 from quadnas.latency.card import DeviceCard
 from quadnas.latency.fusion import fuse
 from quadnas.latency.kernels import Kernel, Operator
@@ -18,6 +18,8 @@ from quadnas.latency.spread import UNSCALED, Scale, Spread
 from quadnas.registry import Registry
 
 Arrays = Mapping[str, NDArray[Any]]
+
+_ABOVE_ROUNDING = 1 + 1e-12
 
 
 class Coverage(StrEnum):
@@ -158,8 +160,20 @@ class Estimate:
 
 
 def estimate(model: LatencyModel, kernels: Sequence[Kernel]) -> Estimate:
-    """Price one network, given as its kernels at the model's batch size."""
-    return Estimate(tuple(kernels), tuple(model.price(kernels)), model.card, model.scale)
+    """Price one network, given as its kernels at the model's batch size; raises as ``checked_prices``."""
+    return Estimate(tuple(kernels), tuple(checked_prices(model, kernels)), model.card, model.scale)
+
+
+def checked_prices(model: LatencyModel, kernels: Sequence[Kernel]) -> list[Price]:
+    """The model's prices; raises DataError if it prices a kernel at NaN, infinity, zero or below."""
+    prices = model.price(kernels)
+    for kernel, price in zip(kernels, prices, strict=True):
+        if price.latency_ms is not None and not 0 < price.latency_ms < math.inf:
+            raise DataError(
+                f"device {model.card.device!r} prices {kernel} at {price.latency_ms} ms; "
+                "a latency is a positive number: repair or refit its predictor"
+            )
+    return prices
 
 
 def upper_ms(model: LatencyModel, price: Price, confidence: float | None) -> float:
@@ -176,4 +190,4 @@ def upper_ms(model: LatencyModel, price: Price, confidence: float | None) -> flo
     spread = Spread.of(model.card, confidence, model.scale)
     bias = max(spread.bias(calibrated=True), spread.bias(calibrated=False))
     ratio = spread.ratio(0.0, spread.winners) + spread.z * price.surrogate_error
-    return price.latency_ms * max(1.0, bias * ratio)
+    return price.latency_ms * max(1.0, bias * ratio) * _ABOVE_ROUNDING

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quadnas.errors import CoverageError, DataError
+from quadnas.errors import CoverageError
 from quadnas.latency.kernels import Kernel
-from quadnas.latency.model import LatencyModel, Price
+from quadnas.latency.model import LatencyModel, Price, checked_prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,8 @@ def build_table(
     """
     unique = list(dict.fromkeys([*fixed, *(k for slot in slots for kernels in slot for k in kernels)]))
     costs: dict[Kernel, float] = {}
-    for kernel, price in zip(unique, model.price(unique), strict=True):
-        if price.latency_ms is None:
-            costs[kernel] = math.inf
-        elif math.isfinite(price.latency_ms) and price.latency_ms > 0:
-            costs[kernel] = cost_ms(price)
-        else:
-            raise DataError(
-                f"device {model.card.device!r} prices {kernel} at {price.latency_ms} ms; "
-                "a latency is a positive number: repair or refit its predictor"
-            )
+    for kernel, price in zip(unique, checked_prices(model, unique), strict=True):
+        costs[kernel] = math.inf if price.latency_ms is None else cost_ms(price)
     for kernel in fixed:
         if math.isinf(costs[kernel]):
             raise CoverageError(

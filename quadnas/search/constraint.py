@@ -1,5 +1,6 @@
 """The hard limit: the multiplier that steers towards it, and the knapsack that guarantees it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,16 +75,24 @@ def derive(
     limit_ms: float,
     whole_network_ms: Callable[[Sequence[int]], float],
 ) -> tuple[int, ...]:
-    """The best-scored architecture whose latency, predicted as a whole network, is within the limit.
+    """The best-scored architecture whose latency, as a whole network, is within the limit.
 
-    Fusion across layers can make a whole network differ from the table's sum; the excess is then taken off the
-    knapsack's limit, at most down to the cheapest network. Raises LimitError.
+    What a whole network costs can differ from the table's sum: fusion across layers saves or adds, and an upper
+    bound of a network lies below the sum of its kernels' upper bounds. Where the sum is the dearer one, the
+    knapsack's limit is raised by that ratio; an excess is then taken off it, at most down to the cheapest
+    network. Raises LimitError.
     """
-    budget_ms = limit_ms
-    while True:
+    fitting = knapsack(scores, table, limit_ms)
+    whole_ms = whole_network_ms(fitting)
+    budget_ms, least_ms = limit_ms, -math.inf
+    if whole_ms <= limit_ms:
+        budget_ms, least_ms = limit_ms * max(1.0, table.of(fitting) / max(whole_ms, 1e-300)), limit_ms
+    while budget_ms > least_ms:
         choices = knapsack(scores, table, budget_ms)
         excess = whole_network_ms(choices) - limit_ms
         if excess <= 0:
             return choices
         # at least one grid step, or rounding could keep the loop in place
-        budget_ms -= max(excess, (budget_ms - table.range_ms[0]) / GRID, 1e-9 * limit_ms)
+        step = max(excess, (budget_ms - table.range_ms[0]) / GRID, 1e-9 * limit_ms)
+        budget_ms = min(budget_ms, table.of(choices)) - step
+    return fitting

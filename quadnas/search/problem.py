@@ -24,7 +24,9 @@ from quadnas.space.search_space import SearchSpace, load_space
 class Problem:
     """``bounds`` prices candidates at what is held to ``limit_ms``: prediction plus the asked-for error.
 
-    ``limit_ms`` has the margin taken off; ``unlimited`` means that every architecture is within it.
+    A sum of it is never below ``bound_ms``, the bound of a whole network, which decides and is stated in the end
+    (``Estimate.upper_ms`` of a winner). ``limit_ms`` has the margin taken off; ``unlimited`` means that every
+    architecture is within it.
     """
 
     settings: SearchSettings
@@ -50,12 +52,7 @@ class Problem:
 
     def bound_ms(self, choices: Sequence[int]) -> float:
         """What is held to the limit, for a whole architecture."""
-        return network_bound_ms(self.model, self.kernels(choices), self.settings.confidence)
-
-
-def network_bound_ms(model: LatencyModel, kernels: Sequence[Kernel], confidence: float | None) -> float:
-    """Prediction plus its one-sided error at ``confidence``, summed over the kernels of a network."""
-    return build_table(model, kernels, [], lambda price: upper_ms(model, price, confidence)).fixed_ms
+        return self.estimate(choices).upper_ms(self.settings.confidence, winner=True)
 
 
 def price_space(
