@@ -18,6 +18,7 @@ from quadnas.calibrate.evaluate import error_figures, estimates, interval_covera
 from quadnas.calibrate.intervals import kernel_error, quantiles, unseen_ratios
 from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
+from quadnas.calibrate.transfer import with_tables
 from quadnas.calibrate.winners import importances, winners_in
 from quadnas.config import read_settings, validated
 from quadnas.errors import ConfigError
@@ -42,11 +43,18 @@ ARRAY_FILE = "coefficients.safetensors"
 Values = NDArray[np.float64]
 
 
-def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | None = None) -> DeviceCard:
+def fit_device(
+    name: str,
+    data: Sequence[Path],
+    out: Path,
+    ffn_blocks: Path | None = None,
+    kernel_tables: Path | None = None,
+) -> DeviceCard:
     """Fit the device ``name`` to measured networks and write its card and arrays into the folder ``out``.
 
     ``name`` is a known device, whose facts are kept, or the path of a YAML file with the facts of a new
-    one (``DeviceFacts``). ``ffn_blocks`` is a table of measured blocks that sets the stand-in for LayerNorm.
+    one (``DeviceFacts``). ``ffn_blocks`` is a table of measured blocks that sets the stand-in for LayerNorm,
+    ``kernel_tables`` a folder of measured kernels that are carried over to an A100.
     The result depends on nothing but the arguments. Raises ConfigError, DataError.
     """
     facts = _facts(name)
@@ -56,7 +64,7 @@ def fit_device(name: str, data: Sequence[Path], out: Path, ffn_blocks: Path | No
         for path in data
         for network in read_measured(path, facts.measured_column, facts.measured_batch, facts.reading)
     ]
-    card, file = fit_networks(facts, networks, ffn_blocks=ffn_blocks)
+    card, file = fit_networks(facts, networks, ffn_blocks=ffn_blocks, kernel_tables=kernel_tables)
     out.mkdir(parents=True, exist_ok=True)
     commit_bytes(out / ARRAY_FILE, file)
     commit_bytes(out / "card.yaml", write_card(card))
@@ -69,6 +77,7 @@ def fit_networks(
     importance: Values | None = None,
     judged: NDArray[np.bool_] | None = None,
     ffn_blocks: Path | None = None,
+    kernel_tables: Path | None = None,
 ) -> tuple[DeviceCard, bytes]:
     """The card and the array file of a device; the held-out fifth of ``networks`` is never fitted.
 
@@ -78,7 +87,10 @@ def fit_networks(
     held_out = np.array([network.held_out for network in networks])
     if held_out.all() or not held_out.any():
         raise ConfigError(f"{len(networks)} networks are too few to fit and to check; give hundreds")
-    design = Design.of(facts, networks)
+    design, sampled = Design.of(facts, networks), _sampled(facts, networks, ~held_out)
+    if kernel_tables is not None:
+        design, transferred = with_tables(facts, networks, ~held_out, kernel_tables)
+        sampled = {op: sampled.get(op, ()) + transferred.get(op, ()) for op in sorted(sampled | transferred)}
     weights = np.ones(len(networks)) if importance is None else importance
     judged = ~held_out if judged is None else judged & ~held_out
     arrays = design.solve(~held_out, weights)
@@ -90,7 +102,7 @@ def fit_networks(
         held_out=_held_out(*checked),
         families_left_out=(),
         error_quantiles=quantiles(ratios),
-        sampled=_sampled(facts, networks, ~held_out),
+        sampled=sampled,
         arrays={ARRAY_FILE: hashlib.sha256(file).hexdigest()},
     )
     card = _with_interval(card, arrays, [network for network in networks if network.held_out])

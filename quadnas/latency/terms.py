@@ -15,6 +15,7 @@ from quadnas.latency.kernels import Kernel
 
 Vector = NDArray[np.float64]
 
+L2_ELEMENTS = 20e6  # the 40 MB of an A100 in fp16
 CACHE_ELEMENTS = 256e3  # 1 MB of fp32: beyond the second-level cache of every device we know
 
 
@@ -98,14 +99,18 @@ _CONV: dict[str, Term] = {
     "calls": lambda s: np.ones_like(s.h),
     "macs": _macs,
     "tile_macs": lambda s: _up(s.positions, 8) * _up(s.cout, 8) * s.depth,
+    "macs_by_128": lambda s: s.positions * _up(s.cout, 128) * _up(s.cin, 128) * s.kernel**2,
     "macs_odd_cin": lambda s: s.positions * s.cout * _up(s.cin, 8) * s.kernel**2,
     "macs_deep": lambda s: _macs(s) * _growth(s.depth, 8192),
     "macs_deeper": lambda s: _macs(s) * _growth(s.depth, 16384),
     "macs_wide": lambda s: _macs(s) * _growth(s.cout, 512),
     "macs_large_output": lambda s: _macs(s) * _growth(s.positions * s.cout, 256e3),
+    "depth": lambda s: s.depth,
+    "positions": lambda s: s.positions,
     "weights": lambda s: s.depth * s.cout,
     "input": lambda s: s.positions_in * s.cin,
     "output": lambda s: s.positions * s.cout,
+    "gathered": lambda s: s.positions * s.depth * (s.kernel > 1),
     "gathered_strided": lambda s: s.positions * s.depth * (s.stride > 1),
     "gathered_beyond": lambda s: _beyond(s.positions * s.depth, 64e3) * (s.kernel > 1),
     "rows": lambda s: s.positions * s.cin * s.kernel * (s.kernel > 1),
@@ -115,6 +120,7 @@ _DWCONV: dict[str, Term] = {
     "macs": lambda s: s.taps * s.cin,
     "macs_by_8": lambda s: s.taps * _up(s.cin, 8),
     "macs_over_3": lambda s: s.taps * s.cin * (s.kernel > 3),
+    "macs_over_5": lambda s: s.taps * s.cin * (s.kernel > 5),
     "output": lambda s: s.positions * s.cin,
     "input": lambda s: s.positions_in * s.cin,
     "input_spatial": lambda s: s.positions_in * s.cin * (s.kernel > 1),
@@ -129,6 +135,7 @@ _FC: dict[str, Term] = {
     "weights": lambda s: s.cin * s.cout,
     "weights_beyond": lambda s: _beyond(s.cin * s.cout, CACHE_ELEMENTS),
     "cout": lambda s: s.cout,
+    "images": lambda s: s.batch,
 }
 
 _POOL: dict[str, Term] = {
@@ -147,6 +154,8 @@ _ELEMENTWISE: dict[str, Term] = {
     "calls": lambda s: np.ones_like(s.h),
     "elements": lambda s: s.positions_in * (s.cin + s.cout),
     "elements_beyond": lambda s: _beyond(s.positions_in * (s.cin + s.cout), CACHE_ELEMENTS),
+    "elements_beyond_l2": lambda s: _beyond(s.positions_in * (s.cin + s.cout), L2_ELEMENTS),
+    "positions": lambda s: s.positions_in,
     "rows": lambda s: s.positions_in * s.inputs,
 }
 
@@ -158,6 +167,7 @@ TERMS: dict[str, dict[str, Term]] = {
     "avg-pool": _POOL,
     "global-pool": _GLOBAL_POOL,
     **dict.fromkeys(("add", "relu", "bn", "concat", "split", "channel_shuffle"), _ELEMENTWISE),
+    **dict.fromkeys(("mul", "gelu", "layernorm"), _ELEMENTWISE),
 }
 
 
