@@ -115,9 +115,13 @@ def fit_predictor(
     ffn_blocks: Annotated[
         Path | None, typer.Option("--ffn-blocks", help="Measured blocks (JSON) that calibrate LayerNorm.")
     ] = None,
+    kernel_tables: Annotated[
+        Path | None,
+        typer.Option("--kernel-tables", help="Folder of NeuSight's and TensorRT's kernels, for an A100."),
+    ] = None,
 ) -> None:
     """Fit a device's latency model to measured networks, and write its card and arrays."""
     from quadnas.calibrate.fit import fit_device
 
-    card = fit_device(name, data, out, ffn_blocks)
+    card = fit_device(name, data, out, ffn_blocks, kernel_tables)
     typer.echo(f"{out}: {card.accuracy}")

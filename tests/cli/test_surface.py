@@ -26,7 +26,7 @@ COMMANDS = {
     "predictors fetch": ["name"],
     "predictors import": ["--as", "path"],
     "predictors evaluate": ["--column", "--data", "--device", "--json"],
-    "predictors fit": ["--data", "--ffn-blocks", "--out", "-o", "name"],
+    "predictors fit": ["--data", "--ffn-blocks", "--kernel-tables", "--out", "-o", "name"],
 }  # fmt: skip
 
 WRAPPER = (
