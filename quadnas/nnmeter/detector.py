@@ -57,10 +57,7 @@ def detect(path: Path, rules: Collection[tuple[str, str]], input_size: int | Non
 def detect_in(graph: OnnxGraph, rules: Mapping[str, Any]) -> Detected:
     """The kernels that nn-Meter's detector finds in a graph with the content of one of its rule files."""
     ir = to_ir(contracted(graph))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "rules.json")
-        file.write_text(json.dumps(rules))
-        detector = _detector_class()(str(file))
+    detector = detector_of(rules)
     detector.load_graph(ir.nodes)
     kept = {name for group in detector.bbs for fused in group for name in fused.split(";")}
     assert kept == set(ir.nodes), f"nn-Meter's detector lost {set(ir.nodes) - kept}"
@@ -92,6 +89,14 @@ def _kernel(ir: IR, graph: Any, group: Sequence[str]) -> Kernel | None:
     kernel, stride = (attributes.get(name, [1])[0] for name in ("ks", "strides"))
     inputs = tuple(shape[3] for shape in shapes)
     return Kernel("-".join((op, *rest)), height, width, inputs, cout, kernel, stride)
+
+
+def detector_of(rules: Mapping[str, Any]) -> Any:
+    """nn-Meter's ``KernelDetector`` with the content of a rule file; raises MachineError if it is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "rules.json")
+        file.write_text(json.dumps(rules))
+        return _detector_class()(str(file))
 
 
 def _detector_class() -> Any:
