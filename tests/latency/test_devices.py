@@ -1,7 +1,6 @@
 """Loading a device: every byte is verified, every mistake is explained, and torch stays out."""
 
 import hashlib
-import random
 import shutil
 import subprocess
 import sys
@@ -75,31 +74,6 @@ def test_the_a100_means_batch_8_and_takes_others() -> None:
     larger = load_device("a100", 64)
     price = larger.price([Kernel("conv", 14, 14, (64,), 64, batch=64)])[0]
     assert "batch 64 outside the measured 512" in price.reason
-
-
-@pytest.mark.parametrize("name", [ARRAY_FILE, "card.yaml"])
-def test_no_corruption_is_accepted(folder: Path, name: str) -> None:
-    """Flipped bits, lost and added bytes at 150 random places of each file."""
-    path = folder / name
-    original = path.read_bytes()
-    choose = random.Random(0)
-    for _ in range(150):
-        position = choose.randrange(len(original))
-        damage = choose.choice(("flip", "cut", "drop", "add"))
-        if damage == "flip":
-            changed = bytes([original[position] ^ (1 << choose.randrange(8))])
-            data = original[:position] + changed + original[position + 1 :]
-        elif damage == "cut":
-            data = original[:position]
-        elif damage == "drop":
-            data = original[:position] + original[position + 1 :]
-        else:
-            data = original[:position] + choose.randbytes(1) + original[position:]
-        if data == original:
-            continue
-        path.write_bytes(data)
-        with pytest.raises(DataError, match=str(path)):
-            load_device(str(folder))
 
 
 def test_a_missing_array_file_is_named(folder: Path) -> None:
