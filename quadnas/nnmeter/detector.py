@@ -29,6 +29,9 @@ _NAMES = {
     "avgpool": "avg-pool",
     "channelshuffle": "channel_shuffle",
     "hardsigmoid": "hsigmoid",
+    "product": "mul",
+    "quotient": "div",
+    "mul": "scale",
 }
 _FREE = ("reshape", "Placeholder")
 
@@ -79,11 +82,14 @@ def _kernel(ir: IR, graph: Any, group: Sequence[str]) -> Kernel | None:
     first, *rest = (word for name in group for word in graph.get_node_type(name).split("-"))
     if first in _FREE:
         return None
-    op, shapes, attributes = _NAMES.get(first, first), root["input_shape"], root["attr"]
-    if attributes.get("constant") and first in ("add", "sub", "mul", "div"):
-        op, shapes = "scale", shapes[:1]
+    shapes, attributes = root["input_shape"], root["attr"]
+    op = _NAMES.get(first, first)
+    if op == "scale":
+        shapes = shapes[:1]
     cout = last["output_shape"][0][3]
-    if first == "se":
+    if first == "channelshuffle":  # nn-Meter describes it by its first node, in which channels are split
+        cout = shapes[0][3]
+    elif first == "se":
         cout = min(ir.nodes[name]["attr"]["output_shape"][0][3] for name in attributes["primitive_nodes"])
     _, height, width, _ = shapes[0]
     kernel, stride = (attributes.get(name, [1])[0] for name in ("ks", "strides"))
@@ -92,7 +98,7 @@ def _kernel(ir: IR, graph: Any, group: Sequence[str]) -> Kernel | None:
 
 
 def detector_of(rules: Mapping[str, Any]) -> Any:
-    """nn-Meter's ``KernelDetector`` with the content of a rule file; raises MachineError if it is not installed."""
+    """nn-Meter's ``KernelDetector`` with the content of a rule file; raises MachineError if it is missing."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rules.json")
         file.write_text(json.dumps(rules))

@@ -157,17 +157,22 @@ class _Translator:
         )
 
     def _arithmetic(self, node: Node, data: Sequence[Value]) -> Value:
-        """Two maps are added and so on; one map and a constant are a factor or summand per channel."""
-        op = node.op.lower()
+        """Two maps are added and so on; one map and a constant, or a vector, are one factor per channel.
+
+        A product of two maps is no ``mul``: nn-Meter takes any add-relu-mul-mul for a hard swish.
+        """
+        op = {"Mul": "product", "Div": "quotient"}.get(node.op, node.op.lower())
         if len(data) == 1 and len(node.inputs) == 2 and set(node.inputs) & set(self.graph.constants):
             if op == "add" and self._is_bias(node, data[0]):
                 self.ir.note("biases, part of the product before them")
                 return data[0]
-            return self._operator(op, node, data, constant=True)
-        whole = sorted(data, key=lambda value: value.map, reverse=True)
+            return self._operator("scale", node, data)
         if len(data) == 2 and data[0].map != data[1].map:
-            broadcast = whole[1].map == (1, 1, whole[0].map[2])
-            return self._operator(op if broadcast else f"broadcast{op}", node, whole, constant=True)
+            whole, vector = sorted(data, key=lambda value: value.map, reverse=True)
+            if vector.map != (1, 1, whole.map[2]):
+                return self._operator(f"broadcast{op}", node, [whole, vector])
+            gated = any(producer.startswith("hardsigmoid") for producer in vector.producers)
+            return self._operator("mul" if gated else "scale", node, [whole, vector] if gated else [whole])
         return self._operator(op, node, data * 2 if len(data) == 1 else data)
 
     def _is_bias(self, node: Node, value: Value) -> bool:

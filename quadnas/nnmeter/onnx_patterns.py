@@ -46,7 +46,7 @@ class _Links:
 
 def contracted(graph: OnnxGraph) -> OnnxGraph:
     """The graph with LayerNorm, GELU, Swish and hard swish as one node each."""
-    for find in (_layer_norms, _erf_gelus, _self_gated):
+    for find in (_layer_norms, _erf_gelus, _hard_swishes, _self_gated):
         graph = _replaced(graph, find)
     return graph
 
@@ -121,31 +121,43 @@ def _affine(links: _Links, node: Node) -> list[Node]:
 def _erf_gelus(graph: OnnxGraph, links: _Links) -> Iterator[_Match]:
     """x * 0.5 * (1 + erf(x / sqrt 2)), multiplied in any order."""
     for erf in graph.nodes:
-        if erf.op != "Erf":
-            continue
-        scaled = links.giver(erf.inputs[0], "Div", "Mul")
-        plus = links.reader(erf.outputs[0], "Add")
-        if scaled is None or plus is None:
-            continue
-        source = next((name for name in scaled.inputs if name not in links.constants), None)
-        chain, last = [scaled, erf, plus], plus
-        missing = {"x", "half"}
-        while missing and (product := links.reader(last.outputs[0], "Mul")):
-            other = links.other(product, last.outputs[0])
-            halved = links.giver(other, "Mul", "Div")
-            if other in links.constants:
-                missing.discard("half")
-            elif other == source:
-                missing.discard("x")
-            elif halved and source in halved.inputs and links.other(halved, source) in links.constants:
-                chain.append(halved)
-                missing.clear()
-            else:
-                break
-            chain.append(product)
-            last = product
-        if source is not None and not missing:
-            yield _Match(tuple(chain), Node("Gelu", (source,), last.outputs))
+        if erf.op == "Erf":
+            scaled = links.giver(erf.inputs[0], "Div", "Mul")
+            plus = links.reader(erf.outputs[0], "Add")
+            if scaled is not None and plus is not None:
+                yield from _gated(links, [scaled, erf, plus], "Gelu")
+
+
+def _hard_swishes(graph: OnnxGraph, links: _Links) -> Iterator[_Match]:
+    """x * min(max(x + 3, 0), 6) / 6, multiplied in any order."""
+    for clip in graph.nodes:
+        if clip.op == "Clip":
+            plus = links.giver(clip.inputs[0], "Add")
+            if plus is not None:
+                yield from _gated(links, [plus, clip], "HardSwish")
+
+
+def _gated(links: _Links, gate: list[Node], op: str) -> Iterator[_Match]:
+    """A gate whose first node reads x and a constant, and the products of the gate with x and a constant."""
+    if not set(gate[0].inputs) & set(links.constants):
+        return
+    source = next((name for name in gate[0].inputs if name not in links.constants), "")
+    chain, missing = list(gate), {"x", "constant"}
+    while missing and (product := links.reader(chain[-1].outputs[0], "Mul", "Div")):
+        other = links.other(product, chain[-1].outputs[0])
+        scaled = links.giver(other, "Mul", "Div")
+        if other in links.constants:
+            missing.discard("constant")
+        elif other == source:
+            missing.discard("x")
+        elif scaled and source in scaled.inputs and links.other(scaled, source) in links.constants:
+            chain.insert(0, scaled)
+            missing.clear()
+        else:
+            return
+        chain.append(product)
+    if source and not missing:
+        yield _Match(tuple(chain), Node(op, (source,), chain[-1].outputs))
 
 
 def _self_gated(graph: OnnxGraph, links: _Links) -> Iterator[_Match]:

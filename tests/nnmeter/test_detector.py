@@ -18,15 +18,14 @@ from quadnas.latency.fusion import fuse
 from quadnas.latency.kernels import Kernel, Operator
 from quadnas.latency.model import estimate
 from quadnas.network import Network, deployed, kernels_of, operators_of
+from quadnas.nnmeter.detector import detect, detect_in, detector_of, rule_file
+from quadnas.nnmeter.onnx_graph import read_onnx
 from quadnas.space.layer import Layer
 from tests.golden.networks import mobilenet_v2, quadranet_xs
 from tests.golden.onnx_networks import write_mobilenet_v2
 from tests.golden.rules import DEVICES, rules_of
 
 pytest.importorskip("onnx")
-
-from quadnas.nnmeter.detector import detect, detect_in, detector_of, rule_file
-from quadnas.nnmeter.onnx_graph import read_onnx
 
 MEASURED = Path(os.environ.get("QUADNAS_MEASURED", Path(__file__).parents[2] / ".." / "shared" / "data"))
 RECOVERED = {"cortexA76": "rule_tflite_cpu", "adreno640": "rule_tflite_gpu", "myriadvpu": "rule_vpu"}
@@ -118,13 +117,12 @@ def test_fusion_is_nn_meters_on_any_residual_chain(
         operators.append(Operator(kernel, tuple(sorted(sources))))
     nodes = {"in": _node("Placeholder", [])}
     for number, operator in enumerate(operators):
-        nodes[f"n{number}"] = _node(
-            operator.kernel.op, ["in" if source < 0 else f"n{source}" for source in operator.sources]
-        )
+        op = {"mul": "product"}.get(operator.kernel.op, operator.kernel.op)
+        nodes[f"n{number}"] = _node(op, ["in" if source < 0 else f"n{source}" for source in operator.sources])
     found = detector_of(rule_file(rules))
     found.load_graph(nodes)
     theirs = Counter(
-        "-".join(found.model_graph.get_node_type(name) for name in group)
+        "-".join(found.model_graph.get_node_type(name) for name in group).replace("product", "mul")
         for group in found.bbs
         if group != ["in"]
     )
