@@ -15,7 +15,20 @@ from sklearn.ensemble import RandomForestRegressor
 from quadnas.errors import DataError
 from quadnas.latency.trees import LEAF, Forest
 from quadnas.nnmeter.forests import read_forest
-from tests.nnmeter.written import FOREST, OLD_NODE, Made, Writer, as_old, fitted, old_forest, old_pickle
+from tests.nnmeter.written import (
+    FOREST,
+    MEMBER,
+    OLD_NODE,
+    Made,
+    Noted,
+    Writer,
+    array,
+    as_old,
+    fitted,
+    old_forest,
+    old_pickle,
+    tree_of,
+)
 
 COLUMNS = 3
 
@@ -48,16 +61,24 @@ def test_what_scikit_learn_writes_today(protocol: int, settings: dict[str, Any])
     assert found == pytest.approx(forest.predict(questions()), rel=1e-12)
 
 
-def test_a_row_on_a_threshold_goes_left_and_features_are_rounded_to_float32() -> None:
+@pytest.mark.parametrize(
+    ("threshold", "row", "left"),
+    [
+        (0.5, 0.5, True),
+        (0.5, np.nextafter(np.float32(0.5), np.float32(1)), False),
+        # float32(0.1) is 0.100000001490116: above this threshold, though 0.1 is not
+        (0.1000000005, 0.1, False),
+        (0.1000000005, 0.0999999, True),
+    ],
+)
+def test_rows_are_rounded_to_float32_and_a_row_on_the_threshold_goes_left(
+    threshold: float, row: float, left: bool
+) -> None:
     nodes = np.zeros(3, OLD_NODE)
     nodes["left_child"], nodes["right_child"] = (1, -1, -1), (2, -1, -1)
-    nodes["feature"], nodes["threshold"] = (0, -2, -2), (np.float64(np.float32(0.1)), -2, -2)
+    nodes["feature"], nodes["threshold"] = (0, -2, -2), (threshold, -2, -2)
     data = Writer(3).whole(old_forest([(nodes, np.array([[[9.0]], [[1.0]], [[2.0]]]))], 1))
-    rows = np.array([[0.1], [0.2], [0.0]])  # 0.1 is below its float32 and rounds up to it
-    assert read(data, 1).predict_ms(rows).tolist() == [1.0, 2.0, 1.0]
-    assert read(data, 1).predict_ms(np.array([[np.nextafter(np.float32(0.1), np.float32(1))]])).tolist() == [
-        2.0
-    ]
+    assert read(data, 1).predict_ms(np.array([[row]])).tolist() == [1.0 if left else 2.0]
 
 
 def test_the_old_layout_written_here_is_one_that_the_real_unpickler_reads() -> None:
@@ -162,13 +183,46 @@ def test_other_objects_are_refused(data: bytes) -> None:
         read(data)
 
 
-def test_a_tree_that_is_named_again_and_again_does_not_grow() -> None:
-    """One tree in the file, a thousand in the list: not more nodes than the file has bytes for."""
-    forest = fitted(COLUMNS, samples=400, trees=1)
-    forest.estimators_ *= 1000
-    forest.n_estimators = 1000
-    with pytest.raises(DataError, match=r"conv\.pkl is not a random forest"):
+def small() -> tuple[NDArray[Any], NDArray[Any]]:
+    made = fitted(COLUMNS, trees=1, samples=400).estimators_[0].tree_.__getstate__()
+    return made["nodes"][list(OLD_NODE.names or ())].astype(OLD_NODE), made["values"]
+
+
+def forest_of(trees: list[Made]) -> bytes:
+    made = as_old(fitted(COLUMNS, trees=1))
+    member = made.state["estimators_"][0]
+    members = [Made(MEMBER, (), {**member.state, "tree_": tree}, new=True) for tree in trees]
+    state = {**made.state, "estimators_": members, "n_estimators": len(members)}
+    return Writer(4).whole(Made(FOREST, (), state, new=True))
+
+
+def test_arrays_that_are_named_again_and_again_do_not_grow() -> None:
+    """One tree's arrays in the file, in a hundred trees: not more nodes than the file has bytes for."""
+    nodes, values = small()
+    noted = Noted(array(nodes)), Noted(array(values))
+    assert len(read(forest_of([tree_of(len(nodes), *noted, COLUMNS)])).value) == len(nodes)
+    with pytest.raises(DataError, match=r"nodes in a file of \d+ bytes"):
+        read(forest_of([tree_of(len(nodes), *noted, COLUMNS) for _ in range(100)]))
+
+
+def test_a_tree_that_stands_twice_in_the_list_is_refused() -> None:
+    forest = fitted(COLUMNS, trees=1)
+    forest.estimators_ *= 2
+    forest.n_estimators = 2
+    with pytest.raises(DataError, match=r"'sklearn\.tree\._tree\.Tree' where Tree belongs"):
         read(pickle.dumps(forest))
+
+
+def test_another_layout_is_refused() -> None:
+    """The names are there, but not where scikit-learn has them: an impurity for a threshold, float32 values."""
+    nodes, values = small()
+    fields = {name: OLD_NODE.fields[name] for name in OLD_NODE.names or ()}  # type: ignore[index]
+    fields["threshold"], fields["impurity"] = fields["impurity"], fields["threshold"]
+    moved = nodes.view(np.dtype({"names": list(fields), "formats": [f[0] for f in fields.values()],
+                                 "offsets": [f[1] for f in fields.values()]}))  # fmt: skip
+    for one, other in ((moved, values), (nodes, values.astype(np.float32)), (nodes, values.view(np.int64))):
+        with pytest.raises(DataError, match="a layout that scikit-learn does not write"):
+            read(forest_of([tree_of(len(nodes), array(one), array(other), COLUMNS)]))
 
 
 def test_reading_needs_no_scikit_learn(tmp_path: Any) -> None:

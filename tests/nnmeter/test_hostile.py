@@ -115,9 +115,9 @@ HOSTILE: dict[str, bytes] = {
     "negative": claims(pickle.LONG4, b"\xff\xff\xff\xff"),
     "frame": claims(pickle.FRAME, b"\xff\xff\xff\xff\xff\xff\xff\x7f"),
     "memo": b"\x80\x02N" + b"".join(b"r" + struct.pack("<I", 2**32 - 1 - i) for i in range(1000)) + b".",
-    "marks": b"\x80\x04" + b"(" * 3_000_000 + b".",
-    "nones": b"\x80\x04" + b"N" * 3_000_000 + b".",
-    "nested": b"\x80\x04" + b")" + b"\x85" * 1_500_000 + b".",
+    "marks": b"\x80\x04" + b"(" * 1_200_000 + b".",
+    "nones": b"\x80\x04" + b"N" * 1_200_000 + b".",
+    "nested": b"\x80\x04" + b")" + b"\x85" * 1_200_000 + b".",
     "nested-lists": b"\x80\x04" + b"]" * 700_000 + b"a" * 699_999 + b".",
     "itself": b"\x80\x04]\x94h\x00a.",
     "doubled": doubled(200),
@@ -174,6 +174,31 @@ def test_the_refusal_says_what_it_met(name: str) -> None:
     with pytest.raises(DataError, match=r"f\.pkl is not a") as caught:
         read_forest(io.BytesIO(HOSTILE[name]), len(HOSTILE[name]), COLUMNS, "f.pkl")
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["bytes-4", "bytes-8", "bytearray-8", "text-8", "long-4", "frame", "long-line"]
+)
+def test_no_more_is_asked_of_the_file_than_it_has(name: str) -> None:
+    """A buffered file would reserve the claimed length before it reads."""
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None and 0 <= size <= len(HOSTILE[name])
+            return super().read(size)
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            assert size is not None and 0 <= size <= 1000
+            return super().readline(size)
+
+    with pytest.raises(DataError):
+        read_forest(Watched(HOSTILE[name]), len(HOSTILE[name]), COLUMNS, "f.pkl")
+
+
+@pytest.mark.parametrize("name", ["marks", "nones", "nested", "nested-lists"])
+def test_too_many_opcodes_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match="more than 1000000 opcodes"):
+        read_forest(io.BytesIO(HOSTILE[name]), len(HOSTILE[name]), COLUMNS, "f.pkl")
 
 
 @pytest.mark.parametrize(

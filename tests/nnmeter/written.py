@@ -46,11 +46,19 @@ class Made:
     new: bool = False
 
 
+@dataclass(frozen=True)
+class Noted:
+    """A value that is written once and named afterwards."""
+
+    value: Any
+
+
 class Writer:
     """Writes values as a pickle of one protocol."""
 
     def __init__(self, protocol: int) -> None:
         self.protocol = protocol
+        self.noted: dict[int, int] = {}
         self.data = bytearray(pickle.PROTO + bytes([protocol]))
 
     def whole(self, value: Any) -> bytes:
@@ -82,21 +90,33 @@ class Writer:
                 self.data += pickle.EMPTY_DICT + pickle.MARK
                 self._all([part for item in value.items() for part in item])
                 self.data += pickle.SETITEMS
+            case Noted():
+                self._noted(value)
             case Name(text):
                 self._name(text)
-            case Made(called, arguments, state, new):
-                self._name(called)
-                self.add(arguments)
-                self.data += pickle.NEWOBJ if new else pickle.REDUCE
-                if state is not None:
-                    self.add(state)
-                    self.data += pickle.BUILD
+            case Made():
+                self._made(value)
             case _:
                 raise TypeError(value)
 
     def _all(self, values: Any) -> None:
         for value in values:
             self.add(value)
+
+    def _made(self, value: Made) -> None:
+        self._name(value.called)
+        self.add(value.arguments)
+        self.data += pickle.NEWOBJ if value.new else pickle.REDUCE
+        if value.state is not None:
+            self.add(value.state)
+            self.data += pickle.BUILD
+
+    def _noted(self, value: Noted) -> None:
+        if id(value) in self.noted:
+            self.data += pickle.BINGET + bytes([self.noted[id(value)]])
+        else:
+            self.add(value.value)
+            self.data += pickle.BINPUT + bytes([self.noted.setdefault(id(value), len(self.noted))])
 
     def _name(self, text: str) -> None:
         module, name = text.split(" ")
@@ -130,7 +150,12 @@ def array(values: NDArray[Any]) -> Made:
 
 def old_tree(nodes: NDArray[Any], values: NDArray[Any], columns: int) -> Made:
     """The compiled tree of scikit-learn 0.23.1."""
-    state = {"max_depth": 9, "node_count": len(nodes), "nodes": array(nodes), "values": array(values)}
+    return tree_of(len(nodes), array(nodes), array(values), columns)
+
+
+def tree_of(count: int, nodes: Any, values: Any, columns: int) -> Made:
+    """The same, of whatever stands for its arrays."""
+    state = {"max_depth": 9, "node_count": count, "nodes": nodes, "values": values}
     return Made(TREE, (columns, array(np.array([1])), 1), state)
 
 
