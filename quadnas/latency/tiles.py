@@ -6,7 +6,7 @@ when channels, map or kernel grow.
 
 import numpy as np
 
-from quadnas.latency import workgroups
+from quadnas.latency import vectors, workgroups
 from quadnas.latency.nce import NCE_TERMS
 from quadnas.latency.terms import TERMS, Shapes, Term, Vector
 
@@ -103,12 +103,14 @@ _GLOBAL_POOL: dict[str, Term] = {
     "images": lambda s: s.batch,
 }
 
-KNOWN_TERMS: dict[str, dict[str, Term]] = {
-    **TERMS,
+_OWN: dict[str, dict[str, Term]] = {
     "conv": TERMS["conv"] | _CONV | workgroups.CONV | NCE_TERMS["conv"],
     "dwconv": TERMS["dwconv"] | _DWCONV | workgroups.DWCONV | NCE_TERMS["dwconv"],
     "avg-pool": TERMS["avg-pool"] | _AVG_POOL,
     "global-pool": TERMS["global-pool"] | _GLOBAL_POOL,
     "concat": TERMS["concat"] | workgroups.CONCAT,
+}
+KNOWN_TERMS: dict[str, dict[str, Term]] = {
+    op: _OWN.get(op, terms) | vectors.TERMS.get(op, {}) for op, terms in TERMS.items()
 }
 """All terms that a card may name, by operator."""
