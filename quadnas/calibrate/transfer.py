@@ -107,18 +107,26 @@ def with_tables(
 ) -> tuple[JointDesign, dict[str, tuple[Sampled, ...]]]:
     """The networks' system joined by the kernel tables in ``folder``, and the ranges that they found.
 
-    The error of a range is that of its conversion and that of the table rows that are not fitted, in
-    quadrature. Raises ConfigError, DataError.
+    Raises ConfigError, DataError.
     """
     carried = carried_over(facts, networks, among, folder)
     design = joined(facts, networks, carried)
-    arrays = design.solve(among)
+    return design, stated_ranges(facts, design.solve(among), carried)
+
+
+def stated_ranges(
+    facts: DeviceFacts, arrays: Arrays, carried: Sequence[Transfer]
+) -> dict[str, tuple[Sampled, ...]]:
+    """The transferred ranges per operator.
+
+    Their error is that of the conversion and that of the table rows that were not fitted, in quadrature.
+    """
     ranges: dict[str, tuple[Sampled, ...]] = {}
     for transfer in carried:
         error = np.hypot(transfer.range.error, held_out_error(facts, arrays, transfer))
         stated = transfer.range.model_copy(update={"error": round(float(error), 3)})
         ranges[transfer.op] = (*ranges.get(transfer.op, ()), stated)
-    return design, ranges
+    return ranges
 
 
 def carried_over(

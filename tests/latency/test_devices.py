@@ -73,7 +73,7 @@ def test_the_a100_means_batch_8_and_takes_others() -> None:
     assert load_device("a100").batch == 8
     larger = load_device("a100", 64)
     price = larger.price([Kernel("conv", 14, 14, (64,), 64, batch=64)])[0]
-    assert "batch 64 outside the measured 512" in price.reason
+    assert "conv transferred from TensorRT" in price.reason
 
 
 def test_a_missing_array_file_is_named(folder: Path) -> None:
