@@ -1,0 +1,124 @@
+"""What is known of a device of one's own before it is fitted: settings, peaks, candidate terms, stand-ins."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from quadnas.calibrate.measured import MeasuredNetwork
+from quadnas.config import Settings, validated
+from quadnas.errors import ConfigError
+from quadnas.latency import vectors
+from quadnas.latency.card import DeviceFacts
+from quadnas.latency.names import parts
+from quadnas.latency.terms import TERMS, Shapes, peak_work
+
+HEADROOM = 1.5
+"""A peak is what the best measured graph reached times this: kernels inside it ran at more than its mean."""
+
+BYTES = 4
+_EXPORTED = ("conv", "dwconv", "fc", "global-pool", "add", "mul", "gelu", "layernorm")
+_STAND_INS = {
+    "relu": ("gelu", 0.5, 0.5, "one input, less arithmetic than GELU"),
+    "hswish": ("gelu", 0.7, 0.5, "one input, less arithmetic than GELU"),
+    "hsigmoid": ("gelu", 0.7, 0.5, "one input, less arithmetic than GELU"),
+    "swish": ("gelu", 1.0, 0.5, "one input and an exponential, like GELU"),
+    "sigmoid": ("gelu", 1.0, 0.5, "one input and an exponential, like GELU"),
+    "sub": ("add", 1.0, 0.2, "the same traffic and as many instructions"),
+    "scale": ("mul", 1.0, 0.3, "a product by one factor per channel"),
+    "bn": ("layernorm", 1.0, 0.5, "a product and a sum with one value per channel each"),
+    "concat": ("add", 1.0, 0.5, "the same traffic"),
+    "split": ("add", 1.0, 0.5, "the same traffic"),
+    "max-pool": ("dwconv", 1.0, 0.5, "as many values are read"),
+    "avg-pool": ("dwconv", 1.0, 0.5, "as many values are read"),
+}
+
+
+class CalibrateSettings(Settings):
+    """One calibration; ``minutes`` is what it may take, ``space`` and ``input_size`` give the whole networks."""
+
+    device: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
+    runtime: str
+    space: str = "quadranet_xs"
+    input_size: Annotated[int, Field(ge=8, le=1024)] = 224
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 25.0
+
+
+def calibration_folder(device: str, out: Path | None) -> Path:
+    """Where a calibration lives: ``out``, else where ``--device NAME`` finds it; else raises ConfigError."""
+    if out is not None:
+        return out
+    if home := os.environ.get("QUADNAS_HOME"):
+        return Path(home, "latency_predictors", device)
+    raise ConfigError(
+        f"say where the device goes: --out ./{device}, for --device ./{device}; or set QUADNAS_HOME to a folder "
+        f"of yours, for --device {device}"
+    )
+
+
+def facts_of(settings: CalibrateSettings, runtime: str, measured: Sequence[MeasuredNetwork]) -> DeviceFacts:
+    """The facts of a device whose kernels and networks were ``measured``; ``runtime`` describes what ran them."""
+    macs, elements, kernels = np.array([_work(network) for network in measured]).T
+    measured_ms = np.array([network.latency_ms for network in measured])
+    terms = {op: [*TERMS.get(op, {}), *vectors.TERMS.get(op, {})] for op in _EXPORTED}
+    return validated(
+        {
+            "format": "quadnas-device/1",
+            "device": settings.device,
+            "description": f"{_processor()}, {settings.threads} thread{'s'[: settings.threads > 1]}, pinned",
+            "runtime": runtime,
+            "precision": "fp32",
+            "bytes_per_element": BYTES,
+            "batch": 1,
+            "batches": [1, 1],
+            "measured_batch": 1,
+            "source": "fitted",
+            "provenance": "kernels and whole networks measured on this machine by quadnas calibrate; networks of "
+            f"{settings.space} at {settings.input_size} x {settings.input_size} pixels",
+            "licence": "measured by the user",
+            "back_end": "additive",
+            "measured_column": settings.device,
+            "launch_us": _digits(float(np.min(measured_ms / kernels)) * 1e3 / HEADROOM / 2),
+            "peak_gmacs_per_second": _digits(float(np.max(macs / measured_ms)) / 1e6 * HEADROOM),
+            "peak_gbytes_per_second": _digits(float(np.max(elements / measured_ms)) * BYTES / 1e6 * HEADROOM),
+            "extrapolation_error": 0.3,
+            "fusion": [],
+            "folded": [],
+            "terms": terms,
+            "surrogates": {
+                op: {"reference": reference, "factor": factor, "error": error, "reason": reason}
+                for op, (reference, factor, error, reason) in _STAND_INS.items()
+            },
+            "winners_space": settings.space,
+        },
+        DeviceFacts,
+        "facts of the device",
+    )
+
+
+def _work(network: MeasuredNetwork) -> tuple[float, float, int]:
+    """Multiply-accumulates, elements that must move, and the number of kernels."""
+    macs = elements = 0.0
+    for kernel in network.kernels:
+        for part in parts(kernel, ()):
+            by_peak = peak_work(part.op, Shapes.of([part]))
+            macs, elements = macs + float(by_peak[0][0]), elements + float(by_peak[1][0])
+    return macs, elements, len(network.kernels)
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
