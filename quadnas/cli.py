@@ -181,6 +181,7 @@ def evaluate(
 
 
 app.command()(cli_latency.latency)
+app.command()(cli_latency.calibrate)
 
 
 @spaces_app.command("list")

@@ -37,6 +37,43 @@ def latency(
         raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")
 
 
+def calibrate(
+    device: Annotated[str, typer.Option("--device", help="The name of the new device.")],
+    runtime: Annotated[str, typer.Option("--runtime", help="torch, onnxruntime or openvino.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for card, arrays and measurements [$QUADNAS_HOME/latency_predictors/NAME]."
+        ),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="Search space of the whole networks [quadranet_xs].")
+    ] = None,
+    input_size: InputSize = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Pinned threads [1].")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="What it may take, roughly [25].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure kernels and networks on this machine and make a device of it; the same command resumes it."""
+    given = {"device": device, "runtime": runtime, "space": space, "input_size": input_size,
+             "threads": threads, "minutes": minutes}  # fmt: skip
+    from quadnas.calibrate.own_facts import CalibrateSettings, calibration_folder
+    from quadnas.config import validated
+
+    chosen = {key: value for key, value in given.items() if value is not None}
+    settings = validated(chosen, CalibrateSettings, "the command line")
+    path = calibration_folder(settings.device, out)
+    from quadnas.calibrate.own_device import calibrate_here
+
+    card = calibrate_here(settings, path, lambda text: typer.echo(text, err=True))
+    from quadnas.report.calibration import describe_calibration
+
+    answer, text = describe_calibration(card, path)
+    print_answer(answer, as_json, text)
+
+
 @devices_app.callback()
 def list_all(context: typer.Context, as_json: Json = False) -> None:
     """List the devices: what they are, how their latency is known, and their held-out error."""

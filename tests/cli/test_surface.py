@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ["--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
     "latency": ["--batch", "--device", "--input-size", "--json", "model"],
+    "calibrate": ["--device", "--input-size", "--json", "--minutes", "--out", "--runtime", "--space", "--threads"],
     "spaces list": [],
     "spaces show": ["--batch", "--device", "--input-size", "--json", "name"],
     "devices": ["--json"],
