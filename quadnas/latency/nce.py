@@ -29,7 +29,6 @@ MAX_CUTS = 15
 MIN_WIDTH = 64  # no tile of a cut row is narrower
 MAX_KERNEL = 15
 MAX_STRIDE = 8
-GROUPS = (32, 64, 128)  # outputs computed one group after the other where the map of all does not fit
 DEPTHWISE_TILES = (16, 32, 64, 128)
 
 _Layout = dict[str, Vector]
@@ -81,20 +80,20 @@ def _cut(size: Vector, s: Shapes, part: Vector) -> tuple[Vector, Vector, Vector]
     return count, out + np.where(count > 1, count - 1, 0) * border, lines
 
 
-def _cut_map(s: Shapes, cin: Vector, cout: Vector, columns: int) -> _Layout:
+def _cut_map(s: Shapes, cin: Vector, columns: int) -> _Layout:
     """The fewest tiles of a map whose rows are cut into ``columns``; ``cycles`` is infinite where none works."""
     part = np.ceil(s.w / columns)
     across, width, longest = _cut(s.w, s, part)
     fed = np.where(across > 1, part, s.w)
-    rows = np.floor(TILE_BYTES / (2 * cout * _up(longest, 8)))
+    rows = np.floor(TILE_BYTES / (2 * s.cout * _up(longest, 8)))
     cuts = np.where(rows < np.ceil(s.h / s.stride), np.ceil(s.h / np.maximum(rows * s.stride, 1)), 1)
-    cycles, _ = _best_mode(cin, cout, s, fed, np.ceil(s.h / cuts))
+    cycles, _ = _best_mode(cin, s.cout, s, fed, np.ceil(s.h / cuts))
     # A tile of so few rows that the buffers hold them all works where a full window of lines does not fit.
     low = np.ceil(s.h / _most_lines(cin, s, fed))
     cuts = np.where(np.isinf(cycles), np.maximum(cuts, low), cuts)
     piece = np.ceil(s.h / cuts)
     down, height, _ = _cut(s.h, s, piece)
-    cycles, descriptors = _best_mode(cin, cout, s, fed, np.where(down > 1, piece, s.h))
+    cycles, descriptors = _best_mode(cin, s.cout, s, fed, np.where(down > 1, piece, s.h))
     works = (
         (rows >= 1) & (cuts <= MAX_CUTS) & ((cuts == 1) | (piece >= s.kernel)) & np.isfinite(across * down)
     )
@@ -106,21 +105,11 @@ def _cut_map(s: Shapes, cin: Vector, cout: Vector, columns: int) -> _Layout:
     }
 
 
-def _group(s: Shapes) -> Vector:
-    """Output channels computed at a time."""
-    channel_bytes = 2 * np.ceil(s.h / s.stride) * _up(np.ceil(s.w / s.stride), 8)
-    group = s.cout
-    for size in GROUPS:
-        fits = (s.cout % size == 0) & (size * channel_bytes <= TILE_BYTES)
-        group = np.where(fits & (s.cout * channel_bytes > TILE_BYTES), size, group)
-    return group
-
-
 def _select(s: Shapes, index: Indices) -> Shapes:
     return Shapes(*(getattr(s, field.name)[index] for field in fields(s)))
 
 
-def _best_cut(s: Shapes, cout: Vector) -> _Layout:
+def _best_cut(s: Shapes) -> _Layout:
     """What the compiler takes: the cheapest by its own measure of the fewest parts that work and one more."""
     best = {name: np.ones_like(s.h) for name in ("cycles", "descriptors", "tiles", "pixels", "parts")}
     least, tried = np.full_like(s.h, np.inf), np.zeros_like(s.h)
@@ -131,8 +120,8 @@ def _best_cut(s: Shapes, cout: Vector) -> _Layout:
             if not index.size:
                 break
             part = _select(s, index)
-            found = _cut_map(part, np.ceil(part.cin / parts), cout[index], columns)
-            cost = found["tiles"] * found["cycles"] * parts + (parts - 1) * found["pixels"] * cout[index]
+            found = _cut_map(part, np.ceil(part.cin / parts), columns)
+            cost = found["tiles"] * found["cycles"] * parts + (parts - 1) * found["pixels"] * part.cout
             better = cost < least[index]
             least[index[better]] = cost[better]
             for name, value in {**found, "parts": np.full_like(cost, parts)}.items():
@@ -144,20 +133,15 @@ def _best_cut(s: Shapes, cout: Vector) -> _Layout:
 @lru_cache(maxsize=4)
 def _layout_of(columns: bytes) -> _Layout:
     s = Shapes(*np.frombuffer(columns).reshape(8, -1))
-    group = _group(s)
-    best = _best_cut(s, group)
-    engine = best["engine"]
-    group = np.where(engine, group, s.cout)
-    images = s.batch * s.cout / group
-    pixels = np.where(engine, images * best["pixels"] * best["parts"], s.positions)
-    descriptors = images * best["descriptors"] * best["parts"] * best["tiles"]
+    best = _best_cut(s)
+    pixels = np.where(best["engine"], s.batch * best["pixels"] * best["parts"], s.positions)
+    descriptors = s.batch * best["descriptors"] * best["parts"] * best["tiles"]
     macs = s.positions * s.depth * s.cout
     return {
-        "cycles": np.where(engine, pixels * best["cycles"], macs / SOFTWARE_MACS_PER_CYCLE),
-        "descriptors": descriptors,
+        "cycles": np.where(best["engine"], pixels * best["cycles"], macs / SOFTWARE_MACS_PER_CYCLE),
         "partial_descriptors": descriptors * ((best["parts"] > 1) & (best["tiles"] > 1)),
         "weights": s.depth * s.cout * best["tiles"],
-        "output": pixels * _up(group, 8),
+        "output": pixels * _up(s.cout, 8),
         "summed": s.positions * s.cout * (best["parts"] - 1),
     }
 
@@ -191,7 +175,7 @@ def _padded_channels(s: Shapes) -> Vector:
     return s.batch * s.cin * ((s.stride > 1) & (s.kernel > s.stride))
 
 
-_CONV = ("cycles", "descriptors", "partial_descriptors", "weights", "output", "summed")
+_CONV = ("cycles", "partial_descriptors", "weights", "output", "summed")
 _DWCONV = ("cycles", "tiles", "input")
 
 ENGINE_CYCLES = "engine_cycles"
@@ -199,6 +183,7 @@ NCE_TERMS: dict[str, dict[str, Term]] = {
     "conv": {f"engine_{name}": _part(_layout_of, name) for name in _CONV}
     | {"padded_channels": _padded_channels},
     "dwconv": {f"engine_{name}": _part(_depthwise_layout_of, name) for name in _DWCONV}
-    | {"padded_channels": _padded_channels},
+    | {"padded_channels": _padded_channels, "calls": lambda s: np.ones_like(s.h)},
+    "fc": {"engine_weights": lambda s: s.cin * s.cout},
 }
 """Terms by operator; no kernel takes fewer ``ENGINE_CYCLES`` than its products at ``MACS_PER_CYCLE``."""

@@ -106,6 +106,7 @@ _GLOBAL_POOL: dict[str, Term] = {
 _OWN: dict[str, dict[str, Term]] = {
     "conv": TERMS["conv"] | _CONV | workgroups.CONV | NCE_TERMS["conv"],
     "dwconv": TERMS["dwconv"] | _DWCONV | workgroups.DWCONV | NCE_TERMS["dwconv"],
+    "fc": TERMS["fc"] | NCE_TERMS["fc"],
     "avg-pool": TERMS["avg-pool"] | _AVG_POOL,
     "global-pool": TERMS["global-pool"] | _GLOBAL_POOL,
     "concat": TERMS["concat"] | workgroups.CONCAT,
