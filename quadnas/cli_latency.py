@@ -3,6 +3,7 @@
 Whatever imports torch is imported inside a command, so that a wrong argument is refused at once.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from quadnas.cli_options import Batch, InputSize, Json, print_answer
 from quadnas.errors import ConfigError, CoverageError
+from quadnas.units import parse_latency_ms
 
 predictors_app = typer.Typer(
     help="Latency predictors of devices.", no_args_is_help=True, rich_markup_mode=None
@@ -21,17 +23,39 @@ devices_app = typer.Typer(
 
 
 def latency(
-    model: Annotated[Path, typer.Argument(help="A model spec (YAML).")],
+    model: Annotated[Path, typer.Argument(help="A model spec (YAML), or any network as an ONNX file.")],
     device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
     batch: Batch = None,
     input_size: InputSize = None,
+    measured: Annotated[
+        float | None,
+        typer.Option(
+            "--measured",
+            parser=parse_latency_ms,
+            metavar="287ms",
+            help="What your device really took: recorded.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict the latency of a model on a device, kernel by kernel, with its coverage."""
-    from quadnas.report.tables import predict_latency
-    from quadnas.space.model_spec import load_model_spec
+    """Predict the latency of a model on a device, kernel by kernel, with its coverage and interval.
 
-    answer, text = predict_latency(load_model_spec(model), device, batch, input_size)
+    With --measured, the latency on your own device is recorded under $QUADNAS_HOME and compared; from the second
+    model on, predictions on that device are scaled by what you measured.
+    """
+    from quadnas.latency.measurements import Measured
+
+    today = datetime.now(UTC).date().isoformat()
+    own = None if measured is None else Measured(model, measured, today)
+    if model.suffix == ".onnx":
+        from quadnas.report.onnx_latency import predict_onnx_latency
+
+        answer, text = predict_onnx_latency(model, device, batch, input_size, own)
+    else:
+        from quadnas.report.tables import predict_latency
+        from quadnas.space.model_spec import load_model_spec
+
+        answer, text = predict_latency(load_model_spec(model), device, batch, input_size, own)
     print_answer(answer, as_json, text)
     if answer["latency_ms"] is None:
         raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")

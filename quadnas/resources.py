@@ -10,15 +10,20 @@ from quadnas.registry import did_you_mean
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PACKAGE = Path(__file__).parent
-_KINDS = {"search_spaces": "search space", "latency_predictors": "device", "experiments": "experiment"}
+_KINDS = {
+    "search_spaces": "search space",
+    "latency_predictors": "device",
+    "experiments": "experiment",
+    "measurements": "device",
+}
 
 
 def _folders(kind: str) -> Iterator[Path]:
     """Later folders win: the user's own files replace shipped ones of the same name."""
     bundled = _PACKAGE / "_data" / kind
     yield bundled if bundled.is_dir() else _PACKAGE.parent / kind
-    if home := os.environ.get("QUADNAS_HOME"):
-        yield Path(home) / kind
+    if home := own_home():
+        yield home / kind
 
 
 def available(kind: str) -> dict[str, Path]:
@@ -48,6 +53,12 @@ def locate(kind: str, name: str) -> Path:
     )
 
 
+def own_home() -> Path | None:
+    """The folder of the user's own files, $QUADNAS_HOME; None if it is not set."""
+    home = os.environ.get("QUADNAS_HOME")
+    return Path(home) if home else None
+
+
 def own_entry(kind: str, name: str) -> Path:
     """Where the user's own entry ``name`` of a kind belongs; raises ConfigError if it cannot be a name.
 
@@ -55,8 +66,8 @@ def own_entry(kind: str, name: str) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name[:80]!r} cannot name a {_KINDS[kind]}: use letters, digits, - and _")
-    if home := os.environ.get("QUADNAS_HOME"):
-        return Path(home) / kind / name
+    if home := own_home():
+        return home / kind / name
     raise ConfigError(
         f"your own {kind.replace('_', ' ')} lie under $QUADNAS_HOME, which is not set; choose a folder, "
         "for example: export QUADNAS_HOME=~/.quadnas"

@@ -12,10 +12,20 @@ from quadnas.latency.card import DeviceCard, Quantiles, Winners
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What the user's own measurements say of a device: its prices times ``factor``, from so many models."""
+    """What the user's own measurements say of a device: its prices times ``factor``, from so many models.
+
+    ``stale`` models were measured against another version of the predictor and do not count.
+    """
 
     factor: float = 1.0
     models: int = 0
+    stale: int = 0
+
+    def __str__(self) -> str:
+        """What every prediction says of it; nothing if there is nothing to say."""
+        found = f"scaled by {self.factor:.3g} from your {self.models} measurements" if self.models else ""
+        stale = f"{self.stale} of your measurements are of another version of the predictor: enter them again"
+        return "; ".join(filter(None, (found, stale if self.stale else "")))
 
 
 UNSCALED = Scale()

@@ -7,11 +7,10 @@ from itertools import groupby
 
 from quadnas.latency.card import DeviceCard
 from quadnas.report.labels import Label, read_label
-from quadnas.search.result import SearchResult, SlotRecord
+from quadnas.search.result import IntervalRecord, SearchResult, SlotRecord
 from quadnas.search.settings import SearchSettings
 
 FILE_NAME = "report.html"
-_ENOUGH = 0.9
 
 
 def ms(value: float) -> str:
@@ -24,49 +23,12 @@ def percent(fraction: float) -> str:
     return f"{fraction:.1%}"
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Where the measured latency lies if the prediction errs by at most ``error`` (a fraction) of it.
-
-    ``share`` of the device's held-out networks kept to that error, None if it was never checked. Surrogate
-    prices err by ``surrogate_error`` (a fraction of their ms together) on top.
-    """
-
-    low_ms: float
-    high_ms: float
-    error: float
-    share: float | None
-    surrogate_error: float
-
-
-def error_band(card: DeviceCard, result: SearchResult) -> Band:
-    """The narrowest of the card's bands that held for nine of ten held-out networks, else the widest.
-
-    Held-out networks hardly check surrogates, so these widen it by their one-sigma errors, as if all of
-    them erred the same way.
-    """
-    held = card.held_out
-    shares = {0.05: held.within_5, 0.10: held.within_10, 0.15: held.within_15} if held else {0.15: None}
-    error = next((error for error, share in shares.items() if share and share >= _ENOUGH), max(shares))
-    surrogate_ms = sum(record.latency_ms for record in result.surrogates)
-    spread_ms = sum(record.latency_ms * record.error for record in result.surrogates)
-    return Band(
-        (result.latency_ms - spread_ms) / (1 + error),
-        (result.latency_ms + spread_ms) / (1 - error),
-        error,
-        shares[error],
-        spread_ms / surrogate_ms if surrogate_ms else 0.0,
-    )
-
-
-def band_text(band: Band, card: DeviceCard) -> str:
-    """The condition under which the band holds."""
-    surrogates = f", and surrogate prices by {band.surrogate_error:.0%}" if band.surrogate_error else ""
-    if card.held_out is None or band.share is None:
-        found = "which nobody checked on this device"
-    else:
-        found = f"as on {percent(band.share)} of {card.held_out.models:,} held-out networks"
-    return f"if the prediction errs by at most {band.error:.0%}, {found}{surrogates}"
+def interval_text(interval: IntervalRecord | None) -> str:
+    """Where a measurement will lie, and whether measurements have checked that."""
+    if interval is None:
+        return "unknown: the device's predictor was never checked on measured networks"
+    unchecked = "" if interval.calibrated else ", uncalibrated: parts are priced by stand-ins or extrapolated"
+    return f"{interval.confidence:.0%} interval {ms(interval.low)} to {ms(interval.high)}{unchecked}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,18 +36,16 @@ def render_page(settings: SearchSettings, result: SearchResult, events: Events, 
     )
     environment.filters.update(ms=facts.ms, percent=facts.percent)
     records = facts.stages(result)
-    band = facts.error_band(card, result)
     return environment.get_template("page.html").render(
         settings=settings,
         result=result,
         card=card,
         conditions=facts.conditions(settings, card),
-        band=band,
-        band_text=facts.band_text(band, card),
+        interval_text=facts.interval_text(result.interval_ms),
         accuracy=facts.accuracy_text(result),
         kernel_notes=list(facts.kernel_notes(records)),
         fixed_ms=facts.fixed_ms(result),
-        scale=_scale(result, band),
+        scale=_scale(result),
         pictures=_pictures(records),
         tables=list(_tables(records, steps[-1]["probabilities"] if steps else None)),
         families=_families(records),
@@ -95,14 +93,15 @@ class _Table:
     rows: tuple[tuple[_Cell, ...], ...]
 
 
-def _scale(result: SearchResult, band: facts.Band) -> dict[str, str]:
+def _scale(result: SearchResult) -> dict[str, str]:
     """Where things lie on an axis from 0 ms to a little beyond all of them, as CSS."""
-    spans = {
+    spans: dict[str, tuple[float, float | None]] = {
         "range": result.feasible_ms,
-        "band": (band.low_ms, band.high_ms),
         "latency": (result.latency_ms, None),
         "limit": (result.limit_ms, None),
     }
+    if result.interval_ms:
+        spans["band"] = (result.interval_ms.low, result.interval_ms.high)
     unit_ms = 1.02 * max(value for span in spans.values() for value in span if value is not None) / 100
     return {
         name: f"left:{low / unit_ms:.2f}%"

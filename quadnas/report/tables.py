@@ -1,16 +1,23 @@
 """What the smaller commands answer: a value for JSON, and the same as a table for the terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from quadnas.calibrate.evaluate import evaluate
 from quadnas.calibrate.measured import read_measured
+from quadnas.errors import CoverageError
 from quadnas.latency.devices import available_devices, load_device
-from quadnas.latency.model import estimate
+from quadnas.latency.kernels import Kernel
+from quadnas.latency.measurements import Measured, load_corrected
+from quadnas.latency.model import LatencyModel, estimate
 from quadnas.network import kernels_of
 from quadnas.report.answer import Answer
+from quadnas.report.facts import interval_text
+from quadnas.report.residual import compare_measured
+from quadnas.search.derivation import interval_record
 from quadnas.search.problem import percentile, price_space, sample_latencies_ms
 from quadnas.space.model_spec import ModelSpec
-from quadnas.space.search_space import load_space
+from quadnas.space.search_space import SearchSpace, load_space
 
 SAMPLES = 1000
 CLASSES = 1000
@@ -18,16 +25,23 @@ CLASSES = 1000
 
 
 def describe_space(name: str, devices: list[str] | None, batch: int | None, input_size: int) -> Answer:
-    """Size of a space, and minimum, percentiles of 1,000 random architectures, and maximum in ms per device."""
+    """Size of a space, and minimum, percentiles of 1,000 random architectures, and maximum in ms per device.
+
+    Of all devices, those that cannot price the space are named with the reason. Raises CoverageError if one was
+    asked for.
+    """
     space = load_space(name)
-    rows = {}
+    rows, notes = {}, {}
     for device in devices or available_devices():
-        model = load_device(device, batch)
-        table = price_space(space, model, CLASSES, input_size)
-        sampled = sample_latencies_ms(space, table, SAMPLES)
-        low, high = table.range_ms
-        quantiles = {f"p{round(100 * q)}": percentile(sampled, q) for q in (0.1, 0.5, 0.9)}
-        rows[device] = {"batch": model.batch, "min": low, **quantiles, "max": high}
+        model = load_corrected(device, batch)
+        try:
+            rows[device] = _latency_range(space, model, input_size)
+        except CoverageError as error:
+            if devices:
+                raise
+            notes[device] = str(error)
+        if note := str(model.scale):
+            notes[device] = note
     answer = {
         "name": space.name,
         "slots": len(space.slots),
@@ -44,7 +58,16 @@ def describe_space(name: str, devices: list[str] | None, batch: int | None, inpu
     for device, row in rows.items():
         figures = "".join(f"{row[key]:>10.2f}" for key in ("min", "p10", "p50", "p90", "max"))
         lines.append(f"{device:<16}{row['batch']:>6}{figures}")
+    lines += [f"{device}: {note}" for device, note in notes.items()]
     return answer, "\n".join(lines)
+
+
+def _latency_range(space: SearchSpace, model: LatencyModel, input_size: int) -> dict[str, float]:
+    table = price_space(space, model, CLASSES, input_size)
+    sampled = sample_latencies_ms(space, table, SAMPLES)
+    low, high = table.range_ms
+    quantiles = {f"p{round(100 * q)}": percentile(sampled, q) for q in (0.1, 0.5, 0.9)}
+    return {"batch": model.batch, "min": low, **quantiles, "max": high}
 
 
 def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
@@ -63,11 +86,27 @@ def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
     return answer, "\n".join(lines)
 
 
-def predict_latency(spec: ModelSpec, device: str, batch: int | None, input_size: int | None) -> Answer:
-    """The predicted latency of a model, kernel by kernel."""
-    model = load_device(device, batch)
+def predict_latency(
+    spec: ModelSpec,
+    device: str,
+    batch: int | None,
+    input_size: int | None,
+    measured: Measured | None = None,
+) -> Answer:
+    """The predicted latency of a model, kernel by kernel, beside the ``measured`` one, which is recorded."""
+    model = load_corrected(device, batch)
     size = spec.input.size if input_size is None else input_size
-    found = estimate(model, kernels_of(spec.layers, size, model))
+    return describe_kernels(model, kernels_of(spec.layers, size, model), f"{size}x{size}", measured)
+
+
+def describe_kernels(
+    model: LatencyModel, network: Sequence[Kernel], size: str, measured: Measured | None = None
+) -> Answer:
+    """The price of every kernel of a network that was made for images of a ``size`` such as 224x224.
+
+    A ``measured`` latency is recorded; raises as ``quadnas.latency.measurements.record`` does.
+    """
+    found = estimate(model, network)
     kernels = [
         {
             "op": kernel.op, "h": kernel.h, "w": kernel.w, "inputs": list(kernel.inputs), "cout": kernel.cout,
@@ -76,7 +115,14 @@ def predict_latency(spec: ModelSpec, device: str, batch: int | None, input_size:
         }
         for kernel, price in zip(found.kernels, found.prices, strict=True)
     ]  # fmt: skip
-    answer = {"latency_ms": found.latency_ms, "kernels": kernels, "coverage": found.shares}
+    interval = interval_record(found)
+    answer = {
+        "latency_ms": found.latency_ms,
+        "interval_ms": interval and interval.model_dump(),
+        "scale": {"factor": model.scale.factor, "models": model.scale.models},
+        "kernels": kernels,
+        "coverage": found.shares,
+    }
     lines = [f"{'kernel':<14}{'map':>9}{'in':>7}{'out':>7}{'k':>4}{'s':>3}{'ms':>10}  coverage"]
     for kernel, price in zip(found.kernels, found.prices, strict=True):
         cost = "-" if price.latency_ms is None else f"{price.latency_ms:.4f}"
@@ -88,7 +134,14 @@ def predict_latency(spec: ModelSpec, device: str, batch: int | None, input_size:
     shares = ", ".join(f"{share:.1%} {name}" for name, share in found.shares.items())
     card = model.card
     lines.append(
-        f"{total} on {card.device} ({card.runtime}, {card.precision}, batch {model.batch}, {size}x{size}); "
+        f"{total} on {card.device} ({card.runtime}, {card.precision}, batch {model.batch}, {size}); "
         f"{shares}; {card.accuracy}"
     )
+    if interval:
+        lines.append(interval_text(interval))
+    if note := str(model.scale):
+        lines.append(note)
+    if measured and found.latency_ms is not None:
+        answer["measured"], text = compare_measured(found, model.batch, measured)
+        lines.append(text)
     return answer, "\n".join(lines)

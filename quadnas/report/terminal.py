@@ -10,10 +10,9 @@ from quadnas.report.facts import (
     FILE_NAME,
     StageRecord,
     accuracy_text,
-    band_text,
     conditions,
-    error_band,
     fixed_ms,
+    interval_text,
     is_free,
     kernel_notes,
     ms,
@@ -64,13 +63,14 @@ def summary_text(settings: SearchSettings, result: SearchResult, card: DeviceCar
 
 
 def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> Iterator[tuple[str, str]]:
-    band = error_band(card, result)
     low_ms, high_ms = result.feasible_ms
     yield "latency", f"{ms(result.latency_ms)} on {card.device}, predicted, not measured"
     yield "for", conditions(settings, card)
     held = f"; held to it: {ms(result.bound_ms)}" if result.bound_ms != result.latency_ms else ""
     yield "limit", f"{result.limit_ms:g} ms{held}; the space reaches {ms(low_ms)} to {ms(high_ms)}"
-    yield "error", f"measured {ms(band.low_ms)} to {ms(band.high_ms)} {band_text(band, card)}"
+    yield "error", f"{interval_text(result.interval_ms)}; {card.accuracy}"
+    if result.scale:
+        yield "scale", result.scale
     shares = ", ".join(f"{percent(share)} {name}" for name, share in result.shares.items())
     operators = dict.fromkeys(record.op for record in result.surrogates)
     surrogates = f"; surrogates: {', '.join(operators)}" if operators else ""

@@ -20,12 +20,12 @@ class Lock:
         """Whether this process, not a parent it was forked from, holds the lock through this object."""
         return self in _held
 
-    def acquire(self) -> None:
-        """Take the lock at once or raise MachineError naming the process that holds it."""
+    def acquire(self, *, wait: bool = False) -> None:
+        """Take the lock at once or raise MachineError naming the process that holds it; or ``wait`` for it."""
         with disk_errors(self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()}\n".encode())
             except BlockingIOError:

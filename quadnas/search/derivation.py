@@ -8,7 +8,7 @@ from quadnas.latency.model import Coverage, Estimate
 from quadnas.latency.table import LatencyTable
 from quadnas.network import map_sizes, with_all_arguments
 from quadnas.search.problem import Problem, price_space
-from quadnas.search.result import SearchResult, SlotRecord, SurrogateRecord
+from quadnas.search.result import IntervalRecord, SearchResult, SlotRecord, SurrogateRecord
 from quadnas.space.model_spec import InputSpec, ModelSpec
 
 
@@ -72,6 +72,16 @@ def surrogate_records(estimate: Estimate) -> tuple[SurrogateRecord, ...]:
     return tuple(sorted(records, key=lambda record: -record.latency_ms))
 
 
+def interval_record(
+    estimate: Estimate, confidence: float = 0.9, *, winner: bool = False
+) -> IntervalRecord | None:
+    """The interval of a prediction; None without a total or on a device that was never checked."""
+    if estimate.latency_ms is None or estimate.card.error_quantiles is None:
+        return None
+    low_ms, high_ms = estimate.interval_ms(confidence, winner=winner)
+    return IntervalRecord(confidence=confidence, low=low_ms, high=high_ms, calibrated=estimate.calibrated)
+
+
 def search_result(
     problem: Problem,
     data: DataSet,
@@ -89,6 +99,8 @@ def search_result(
         architecture=str(problem.space.architecture(choices)),
         latency_ms=estimate.latency_ms,
         bound_ms=problem.bound_ms(choices),
+        interval_ms=interval_record(estimate, winner=True),
+        scale=str(estimate.scale),
         limit_ms=settings.max_latency_ms,
         feasible_ms=problem.bounds.range_ms,
         shares=estimate.shares,

@@ -46,7 +46,12 @@ class Work:
     def inputs(self) -> dict[str, object]:
         """What the settings only name: a run goes on with nothing else."""
         problem = self.problem
-        return {"space": problem.space, "device": problem.model.card, "data": self.data.identity}
+        return {
+            "space": problem.space,
+            "device": problem.model.card,
+            "scale from your measurements of the device": problem.model.scale,
+            "data": self.data.identity,
+        }
 
 
 def prepare(settings: SearchSettings) -> Work:

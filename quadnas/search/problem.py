@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from quadnas.errors import LimitError, QuadnasError
-from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
+from quadnas.latency.measurements import load_corrected
 from quadnas.latency.model import Estimate, LatencyModel, Price, estimate, upper_ms
 from quadnas.latency.table import LatencyTable, build_table
 from quadnas.network import kernels_of, position_kernels
@@ -80,7 +80,7 @@ def pose(settings: SearchSettings, classes: int) -> Problem:
     CoverageError.
     """
     space = load_space(settings.space)
-    model = load_device(settings.device, settings.batch)
+    model = load_corrected(settings.device, settings.batch)
     bounds = price_space(space, model, classes, settings.input_size, settings.confidence)
     limit_ms = settings.max_latency_ms * (1 - settings.latency_margin)
     low, high = bounds.range_ms

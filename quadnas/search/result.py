@@ -28,10 +28,25 @@ class SurrogateRecord(Settings):
     reason: str
 
 
+class IntervalRecord(Settings):
+    """Where the measured latency lies with probability ``confidence``.
+
+    ``calibrated`` if nothing in the prediction is a stand-in or extrapolated: only then has the interval been
+    checked by measurement.
+    """
+
+    confidence: float
+    low: float
+    high: float
+    calibrated: bool
+
+
 class SearchResult(Settings):
     """``latency_ms`` is the prediction for the whole derived network; ``bound_ms`` what was held to ``limit_ms``.
 
-    The bound is the prediction with the margin and the one-sided error that the user asked for. ``shares`` are
+    The bound is the prediction with the one-sided error that the user asked for, as a winner of a search has it.
+    ``interval_ms`` is that of a winner, None if the device was never checked; ``scale`` says in words how the
+    user's own measurements changed the prediction, if they did. ``shares`` are
     shares of predicted ms by coverage; ``surrogates`` says which operators are priced by a stand-in, and why;
     ``feasible_ms`` is the range of bounds in the space. Accuracies are fractions of the test split at
     ``train_size`` pixels.
@@ -40,6 +55,8 @@ class SearchResult(Settings):
     architecture: str
     latency_ms: float
     bound_ms: float
+    interval_ms: IntervalRecord | None
+    scale: str
     limit_ms: float
     feasible_ms: tuple[float, float]
     shares: dict[str, float]

@@ -60,7 +60,9 @@ def test_the_latency_holds_in_a_fresh_process(place: Path, found: Found) -> None
 
 def test_the_latency_is_the_sum_of_its_kernels(found: Found) -> None:
     answer = quadnas("latency", found.run / "model.yaml", "--device", "cortexA76", "--json").json
-    assert list(answer) == ["latency_ms", "kernels", "coverage"]
+    assert list(answer) == ["latency_ms", "interval_ms", "scale", "kernels", "coverage"]
+    assert answer["interval_ms"]["low"] < answer["latency_ms"] < answer["interval_ms"]["high"]
+    assert answer["interval_ms"]["calibrated"] is (answer["coverage"]["surrogate"] == 0)
     assert all(set(kernel) == KERNEL_KEYS for kernel in answer["kernels"])
     total = sum(kernel["ms"] for kernel in answer["kernels"])
     assert answer["latency_ms"] == pytest.approx(total, rel=1e-12)
@@ -199,6 +201,8 @@ def test_measured_networks_are_compared_as_defined(place: Path) -> None:
     answer = quadnas(*evaluate).json
     ranks = [[sorted(column).index(value) for value in column] for column in zip(*measured, strict=True)]
     distance = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
+    levels = dict(model.card.error_quantiles or ())
+    inside = [levels[0.05] <= one_ms / predicted_ms <= levels[0.95] for predicted_ms, one_ms in measured]
     assert answer == {
         "device": "cortexA76",
         "models": 6,
@@ -208,9 +212,10 @@ def test_measured_networks_are_compared_as_defined(place: Path) -> None:
         "within_15": pytest.approx(4 / 6),
         "rmspe": pytest.approx(((0.04**2 + 0.07**2 + 0.108**2 + 0.5**2) / 5) ** 0.5),
         "spearman": pytest.approx(1 - 6 * distance / (5 * (5**2 - 1))),
+        "interval_90": sum(inside) / 5,
         "families": {
-            "a": {"models": 3, "within_10": pytest.approx(2 / 3)},
-            "b": {"models": 3, "within_10": pytest.approx(1 / 3)},
+            "a": {"models": 3, "within_10": pytest.approx(2 / 3), "interval_90": sum(inside[::2]) / 3},
+            "b": {"models": 3, "within_10": pytest.approx(1 / 3), "interval_90": sum(inside[1::2]) / 2},
         },
     }
     other = quadnas(*evaluate, "--column", "mine").json

@@ -18,7 +18,7 @@ COMMANDS = {
     "export": ["--out", "--to", "-o", "source"],
     "train": ["--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
-    "latency": ["--batch", "--device", "--input-size", "--json", "model"],
+    "latency": ["--batch", "--device", "--input-size", "--json", "--measured", "model"],
     "calibrate": ["--device", "--input-size", "--json", "--minutes", "--out", "--runtime", "--space", "--threads"],
     "spaces list": [],
     "spaces show": ["--batch", "--device", "--input-size", "--json", "name"],

@@ -5,9 +5,9 @@ import random
 from dataclasses import asdict
 from typing import Any
 
-from quadnas.latency.card import DeviceCard, HeldOut, LeftOut
+from quadnas.latency.card import DeviceCard, HeldOut, LeftOut, Winners
 from quadnas.run.events import ArchitectureStep, Event, Notice, PhaseStarted, WeightStep
-from quadnas.search.result import SearchResult, SlotRecord, SurrogateRecord
+from quadnas.search.result import IntervalRecord, SearchResult, SlotRecord, SurrogateRecord
 from quadnas.search.settings import SearchSettings
 
 LABELS = (
@@ -43,9 +43,25 @@ def device_card(**changes: Any) -> DeviceCard:
             within_15=0.995,
             rmspe=0.0345,
             spearman=0.998,
+            interval_90=0.895,
+        ),
+        "winners": Winners(
+            space="quadranet",
+            searches=200,
+            bias=1.012,
+            surrogate_bias=1.034,
+            quantiles=((0.05, 0.98), (0.95, 1.05)),
         ),
         "families_left_out": (
-            LeftOut(family="mobilenetv3", models=400, within_5=0.51, within_10=0.82, bias=-0.043, exact=0.9),
+            LeftOut(
+                family="mobilenetv3",
+                models=400,
+                within_5=0.51,
+                within_10=0.82,
+                bias=-0.043,
+                exact=0.9,
+                interval_90=0.632,
+            ),
             LeftOut(family="resnet", models=300, within_5=0.71, within_10=0.92, bias=0.021, exact=1.0),
         ),
     }
@@ -70,6 +86,8 @@ def search_result(**changes: Any) -> SearchResult:
         "architecture": "quadra-k7-e4,quadra-k3-e2,identity|quadra-k5-e2,quadra-k5-e2",
         "latency_ms": 32.5,
         "bound_ms": 32.5,
+        "interval_ms": IntervalRecord(confidence=0.9, low=30.5, high=35.25, calibrated=False),
+        "scale": "",
         "limit_ms": 35.0,
         "feasible_ms": (14.0, 60.0),
         "shares": {"exact": 0.8, "surrogate": 0.2, "uncovered": 0.0},

@@ -1,10 +1,9 @@
 import pytest
 
-from quadnas.latency.card import HeldOut
-from quadnas.report.facts import error_band, fixed_ms, kernel_notes, ms, stages
-from quadnas.search.result import SurrogateRecord
+from quadnas.report.facts import fixed_ms, interval_text, kernel_notes, ms, stages
+from quadnas.search.result import IntervalRecord
 
-from .example import device_card, search_result, slot
+from .example import search_result, slot
 
 
 def test_stages_group_slots_and_the_rest_is_what_they_leave() -> None:
@@ -31,40 +30,12 @@ def test_the_note_names_stage_map_and_kernels() -> None:
     assert note.startswith("Stage 2 was trained on 2x2 maps, where kernels 3, 5 and 7 see the same pixels")
 
 
-def held_out(within_5: float, within_10: float, within_15: float) -> HeldOut:
-    return HeldOut(
-        models=10,
-        uncovered_models=0,
-        within_5=within_5,
-        within_10=within_10,
-        within_15=within_15,
-        rmspe=0.1,
-        spearman=0.9,
-    )
-
-
-@pytest.mark.parametrize(
-    ("shares", "error"), [((0.9, 1.0, 1.0), 0.05), ((0.8, 0.95, 1.0), 0.10), ((0.1, 0.2, 0.3), 0.15)]
-)
-def test_the_band_is_the_narrowest_that_held(shares: tuple[float, float, float], error: float) -> None:
-    result = search_result(latency_ms=100.0, surrogates=())
-    band = error_band(device_card(held_out=held_out(*shares)), result)
-    assert band.error == error
-    # an error of e means |predicted - measured| = e * measured
-    assert 100.0 - band.low_ms == pytest.approx(error * band.low_ms)
-    assert band.high_ms - 100.0 == pytest.approx(error * band.high_ms)
-
-
-def test_surrogates_widen_the_band_by_their_own_error() -> None:
-    records = (
-        SurrogateRecord(op="gelu", latency_ms=15.0, error=0.6, reason="a guess"),
-        SurrogateRecord(op="conv", latency_ms=5.0, error=0.2, reason="outside"),
-    )
-    band = error_band(device_card(), search_result(latency_ms=100.0, surrogates=records))
-    # 15 ms * 0.6 + 5 ms * 0.2 = 10 ms, half of the 20 surrogate ms
-    assert band.surrogate_error == pytest.approx(0.5)
-    assert band.high_ms == pytest.approx(110.0 / 0.9)
-    assert band.low_ms == pytest.approx(90.0 / 1.1)
+def test_the_interval_says_whether_measurements_checked_it() -> None:
+    interval = IntervalRecord(confidence=0.9, low=28.0, high=310.0, calibrated=True)
+    assert interval_text(interval) == "90% interval 28.00 ms to 310.0 ms"
+    guessed = interval.model_copy(update={"calibrated": False})
+    assert interval_text(guessed).startswith("90% interval 28.00 ms to 310.0 ms, uncalibrated: ")
+    assert interval_text(None).startswith("unknown: ")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ SUMMARY = """\
 latency   32.50 ms on cortexA76, predicted, not measured
 for       224x224 pixels, batch 1, fp32, TFLite 2.1
 limit     35 ms; the space reaches 14.00 ms to 60.00 ms
-error     measured 28.95 ms to 36.83 ms if the prediction errs by at most 10%, as on 98.7% of 1,234
-          held-out networks, and surrogate prices by 10%
+error     90% interval 30.50 ms to 35.25 ms, uncalibrated: parts are priced by stand-ins or
+          extrapolated; 98.7% of 1,234 held-out networks within 10 %
 coverage  80.0% exact, 20.0% surrogate, 0.0% uncovered of the predicted ms; surrogates: gelu,
           layernorm
 accuracy  84.2% of the test split at 32x32 pixels (retrained; 80.1% with inherited weights)
@@ -61,6 +61,12 @@ def test_the_summary_says_what_was_held_to_the_limit_and_the_batch_asked_for() -
     assert "batch 4" in text
     assert "(inherited weights, not retrained)" in text
     assert "demonstration" not in text
+
+
+def test_the_summary_says_what_the_user_s_measurements_changed() -> None:
+    scaled = search_result(scale="scaled by 0.93 from your 3 measurements")
+    text = summary_text(search_settings(), scaled, device_card(), Path("one"))
+    assert "\nscale     scaled by 0.93 from your 3 measurements\n" in text
 
 
 def test_names_cannot_command_the_terminal() -> None:
