@@ -81,9 +81,10 @@ class Additive(LatencyModel):
     def price(self, kernels: Sequence[Kernel]) -> list[Price]:
         """The price of every kernel; networks repeat their kernels, so each is priced once."""
         _require_batch(kernels, self.batch)
-        index = {kernel: position for position, kernel in enumerate(dict.fromkeys(kernels))}
+        index: dict[Kernel, int] = {}
+        positions = [index.setdefault(kernel, len(index)) for kernel in kernels]
         prices = self._price(list(index))
-        return [prices[index[kernel]] for kernel in kernels]
+        return [prices[position] for position in positions]
 
     def _price(self, kernels: Sequence[Kernel]) -> list[Price]:
         """Operator by operator, each in one product over all kernels."""
