@@ -117,8 +117,8 @@ def nearest(name: str, kernel: Kernel) -> tuple[Kernel, float, str]:
     """The sampled shape that stands for a kernel, by what to multiply its price, and why; "" for itself.
 
     A forest is constant beyond its samples and a staircase between them, which a search would exploit. So a
-    size between the sampled ones is priced as the next larger in proportion to the work, one beyond them as the
-    largest in proportion, one below them as the smallest.
+    side, kernel or stride that was not sampled is priced as the next larger one that was, or the largest, and
+    channels as the nearest, in proportion to the work.
     """
     sampled = KERNELS[name]
     side = _up(kernel.h, sampled.sides)
@@ -128,12 +128,10 @@ def nearest(name: str, kernel: Kernel) -> tuple[Kernel, float, str]:
     stand_in = replace(kernel, h=side, w=side, inputs=inputs, cout=cout, kernel=taps, stride=stride)
     if stand_in == kernel:
         return kernel, 1.0, ""
-    least = sampled.sides[0]
-    factor = max(kernel.h, least) * max(kernel.w, least) / side**2
-    factor *= (max(kernel.kernel, sampled.kernels[0]) / taps * stride / kernel.stride) ** 2
-    factor *= max(1.0, kernel.cin / sum(inputs))
+    factor = kernel.h * kernel.w / side**2 * (kernel.kernel / taps * stride / kernel.stride) ** 2
+    factor *= kernel.cin / sum(inputs)
     if name in ("conv-bn-relu", "fc"):
-        factor *= max(1.0, kernel.cout / cout)
+        factor *= kernel.cout / cout
     changed = [
         f"{dimension} {asked} as {used}"
         for dimension, asked, used in (

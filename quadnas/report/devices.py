@@ -30,7 +30,9 @@ def list_devices() -> Answer:
             continue
         rows[name] = _row(card)
         held = card.held_out
-        figures = f"{held.models:>9,}{held.within_5:>9.1%}{held.within_10:>9.1%}" if held else "unchecked"
+        figures = (
+            f"{held.models:>9,}{held.within_5:>9.1%}{held.within_10:>9.1%}" if held else f"{'unchecked':>10}"
+        )
         lines.append(f"{name:<28}{card.source:<11}{card.precision:<12.11}{card.batch:>9}{figures}")
         lines.append(f"  {card.description}; {card.runtime}; data: {card.licence}")
     return rows, "\n".join(lines)

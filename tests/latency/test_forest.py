@@ -126,6 +126,12 @@ def test_a_larger_kernel_than_any_sampled_costs_more_and_says_why() -> None:
     assert larger.surrogate_error == ALL.card.extrapolation_error
 
 
+def test_nothing_costs_less_than_a_launch() -> None:
+    tiny = ALL.price([Kernel("fc", 1, 1, (2,), 2)])[0]
+    assert tiny.latency_ms == ALL.card.launch_us * 1e-3
+    assert "output channels 2 as 1000" in tiny.reason
+
+
 def test_an_operator_without_a_forest_is_a_declared_stand_in() -> None:
     add, mul = ALL.price([Kernel(op, 28, 28, (64, 64), 64) for op in ("add", "mul")])
     assert mul.latency_ms == add.latency_ms

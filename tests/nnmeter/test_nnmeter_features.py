@@ -157,16 +157,16 @@ def test_a_sampled_shape_stands_for_itself() -> None:
         (Kernel("conv", 14, 7, (64,), 64), Kernel("conv", 14, 14, (64,), 64), 0.5),
         (Kernel("conv", 56, 56, (3,), 64, 4, 4), Kernel("conv", 56, 56, (3,), 64, 5, 4), 16 / 25),
         (Kernel("conv", 7, 7, (4320,), 4096), Kernel("conv", 7, 7, (2160,), 2048), 4.0),
-        (Kernel("conv", 7, 7, (2,), 3), Kernel("conv", 7, 7, (3,), 4), 1.0),
+        (Kernel("conv", 7, 7, (2,), 3), Kernel("conv", 7, 7, (3,), 4), 0.5),
         (Kernel("dwconv", 14, 14, (96,), 96, 13), Kernel("dwconv", 14, 14, (96,), 96, 7), (13 / 7) ** 2),
         (Kernel("dwconv", 14, 14, (2304,), 2304, 3), Kernel("dwconv", 14, 14, (1152,), 1152, 3), 2.0),
-        (Kernel("fc", 1, 1, (64,), 10), Kernel("fc", 1, 1, (512,), 1000), 1.0),
+        (Kernel("fc", 1, 1, (64,), 10), Kernel("fc", 1, 1, (512,), 1000), 640 / 512e3),
         (Kernel("add", 14, 14, (4320, 4320), 4320), Kernel("add", 14, 14, (2160, 2160), 2160), 2.0),
         (Kernel("global-pool", 14, 14, (64,), 64), Kernel("global-pool", 7, 7, (64,), 64), 4.0),
-        (Kernel("maxpool", 7, 7, (64,), 64, 2, 2), Kernel("maxpool", 14, 14, (64,), 64, 2, 2), 1.0),
+        (Kernel("maxpool", 7, 7, (64,), 64, 2, 2), Kernel("maxpool", 14, 14, (64,), 64, 2, 2), 0.25),
     ],
 )
-def test_other_shapes_are_priced_as_the_next_larger_in_proportion(
+def test_other_shapes_are_priced_as_a_sampled_one_in_proportion(
     kernel: Kernel, stand_in: Kernel, factor: float
 ) -> None:
     found, share, reason = nearest(kernel_name(kernel.op), kernel)

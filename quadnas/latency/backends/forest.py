@@ -66,7 +66,8 @@ class ForestModel(LatencyModel):
                 group, self._forests[name].predict_ms(rows).tolist(), strict=True
             ):
                 coverage = Coverage.SURROGATE if question.reason else Coverage.EXACT
-                prices[kernel] = Price(ms * question.factor, coverage, question.reason, question.error)
+                cost_ms = max(ms * question.factor, self.card.launch_us * 1e-3) if question.reason else ms
+                prices[kernel] = Price(cost_ms, coverage, question.reason, question.error)
         for kernel, question in zip(unique, questions, strict=True):
             if isinstance(question, str):
                 prices[kernel] = Price(None, Coverage.UNCOVERED, question)
