@@ -69,24 +69,38 @@ def _accuracy(card: DeviceCard) -> Iterator[str]:
         yield f"error: {card.accuracy}; quadnas predictors evaluate --data FILE checks it"
         return
     inside = "" if held.interval_90 is None else f"; {held.interval_90:.1%} inside their 90 % interval"
-    yield (
+    yield from _wrapped(
         f"error on {held.models:,} held-out networks: {held.within_5:.1%} {held.within_10:.1%} "
         f"{held.within_15:.1%} within 5, 10, 15 %; rmspe {held.rmspe:.3f}, rank correlation "
         f"{held.spearman:.4f}{inside}"
     )
     yield "measured / predicted that so many networks stay below:"
     yield from _quantile_plot(card.error_quantiles)
-    if card.winners:
-        yield (
-            f"searched networks: {card.winners.bias - 1:.1%} slower than predicted on average "
-            f"({card.winners.searches} searches of {card.winners.space})"
-        )
+    yield from _searched(card)
     if card.families_left_out:
-        yield f"{'family left out':<20}{'models':>9}{'in 5 %':>9}{'in 10 %':>9}{'bias':>9}{'exact':>9}"
+        titles = ("models", "in 5 %", "in 10 %", "bias", "exact", "in 90 %-interval")
+        yield f"{'family left out':<20}" + "".join(f"{title:>{max(9, len(title) + 2)}}" for title in titles)
     for left in card.families_left_out:
+        inside = "" if left.interval_90 is None else f"{left.interval_90:>18.1%}"
         yield (
             f"{left.family:<20}{left.models:>9,}{left.within_5:>9.1%}{left.within_10:>9.1%}"
-            f"{left.bias:>+9.1%}{left.exact:>9.1%}"
+            f"{left.bias:>+9.1%}{left.exact:>9.1%}{inside}"
+        )
+
+
+def _searched(card: DeviceCard) -> Iterator[str]:
+    """What is known of networks that a search picked, and of measurements that were repeated."""
+    if found := card.winners:
+        yield (
+            f"searched networks: {found.bias - 1:.1%} slower than predicted on average, "
+            f"{found.surrogate_bias - 1:.1%} with stand-ins ({found.searches} searches of {found.space})"
+        )
+    if again := card.rerun:
+        yield from _wrapped(
+            f"measured again on {again.repeated} networks of {again.space} at {again.input_size} pixels: "
+            f"{again.repeated_within_5:.1%} within 5 %, {again.repeated_within_10:.1%} within 10 % of themselves; "
+            f"of {again.winners} searched networks {again.winners_within:.1%} kept their limit at confidence "
+            f"{again.confidence:g}; {again.disturbed:.1%} of the measurements were disturbed and thrown away"
         )
 
 
@@ -114,7 +128,7 @@ def _operators(card: DeviceCard) -> Iterator[str]:
         for number, found in enumerate(ranges):
             yield f"{'' if number else op:<18}{_range_text(found)}"
             if found.source:
-                yield from _wrapped(f"from {found.source}, error {found.error:.0%}", 20)
+                yield from _wrapped(f"{'':<18}from {found.source}, error {found.error:.0%}", 20)
     yield f"a shape outside these ranges is extrapolated, error {card.extrapolation_error:.0%}"
     stand_ins = {op: rule for op, rule in card.surrogates.items() if op not in card.sampled}
     if stand_ins:

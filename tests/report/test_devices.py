@@ -96,9 +96,15 @@ def test_the_card_is_shown_whole(home: Path) -> None:
         home / "mine",
         sampled={"conv": [conv, {**transferred, "kernels": [5, 7]}], "add": [conv], "fc": [conv]},
         families_left_out=[
-            {"family": "vgg", "models": 12, "within_5": 0.5, "within_10": 0.75, "bias": -0.031, "exact": 0.9}
+            {"family": "vgg", "models": 12, "within_5": 0.5, "within_10": 0.75, "bias": -0.031, "exact": 0.9,
+             "interval_90": 0.87}
         ],
-    )
+        winners={"space": "quadranet", "searches": 40, "bias": 1.012, "surrogate_bias": 1.034,
+                 "quantiles": [[0.05, 1.0], [0.5, 1.01], [0.95, 1.05]]},
+        rerun={"space": "quadranet_s", "input_size": 160, "repeated": 50, "repeated_within_5": 0.98,
+               "repeated_within_10": 1.0, "winners": 20, "winners_within": 0.95, "confidence": 0.9,
+               "disturbed": 0.031},
+    )  # fmt: skip
     answer, text = devices.show_device("mine")
     assert validated(json.loads(json.dumps(answer)), DeviceCard, "answer") == toy
     lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -111,9 +117,11 @@ def test_the_card_is_shown_whole(home: Path) -> None:
         "from another card, error 25%",
         "mul 3 x add, error 10%: made up",
         "a shape outside these ranges is extrapolated, error 20%",
-        "vgg 12 50.0% 75.0% -3.1% 90.0%",
+        "vgg 12 50.0% 75.0% -3.1% 90.0% 87.0%",
+        "searched networks: 1.2% slower than predicted on average, 3.4% with stand-ins (40 searches of quadranet)",
     ):
         assert line in lines, line
+    assert "of 20 searched networks 95.0% kept their limit at confidence 0.9" in " ".join(text.split())
     assert "error on 10 held-out networks: 90.0% 100.0% 100.0%" in text
     assert all(len(line) <= 125 for line in text.splitlines())
 
