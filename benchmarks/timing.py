@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 
 
 def interleaved_medians(
-    variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of every variant over ``rounds`` rounds in which each runs once."""
+    """Median seconds of every variant over ``rounds`` rounds in which each runs once, by ``clock``."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(warmup + rounds):
         for name, run in variants.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if number >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
