@@ -137,7 +137,7 @@ def show(
 def fetch(
     name: Annotated[str, typer.Argument(help="nn-Meter's name, such as cortexA76cpu_tflite21.")],
 ) -> None:
-    """Download nn-Meter's published predictor, verify it, and make it a device of yours."""
+    """Download nn-Meter's published predictor (1 to 3 GB), verify it, and make it a device of yours."""
     from quadnas.nnmeter.fetch import fetch_official
 
     typer.echo(f"{fetch_official(name)}: quadnas devices show {name}")

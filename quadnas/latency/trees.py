@@ -56,12 +56,13 @@ class Forest:
         inner = self.feature != LEAF
         if np.any(self.feature < LEAF) or np.any(self.feature >= columns):
             raise ValueError(f"a node asks for a feature outside the {columns} of its kernel")
-        end_of = np.repeat(ends, ends - self.roots)[inner, None]
-        children = self.children[inner]
-        if np.any(children <= np.flatnonzero(inner)[:, None]) or np.any(children >= end_of):
+        nodes = np.arange(count, dtype=np.int32)
+        end_of = np.repeat(ends.astype(np.int32), ends - self.roots)
+        behind = (self.children > nodes[:, None]) & (self.children < end_of[:, None])
+        if np.any(inner & ~behind.all(axis=1)):
             raise ValueError("a node has a child outside its tree or in front of it")
-        leaves = self.value[~inner]
-        if not np.isfinite(self.value).all() or not np.all((leaves > 0) & (leaves <= MAX_MS)):
+        possible = (self.value > 0) & (self.value <= MAX_MS)
+        if not np.isfinite(self.value).all() or not np.all(inner | possible):
             raise ValueError(f"a threshold is not finite or a prediction is outside (0, {MAX_MS:g}] ms")
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
