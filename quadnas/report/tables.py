@@ -81,6 +81,8 @@ def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
         f"within 5/10/15 %: {answer['within_5']:.1%} {answer['within_10']:.1%} {answer['within_15']:.1%}; "
         f"root mean square error {answer['rmspe']}, rank correlation {answer['spearman']}",
     ]
+    if paced_ms := card.reading.paced_ms:
+        lines.append(f"networks of {paced_ms:g} ms or less kept pace with their feed and are left out")
     for family, row in answer["families"].items():
         lines.append(f"  {family:<20}{row['models']:>7} networks, {row['within_10']:.1%} within 10 %")
     return answer, "\n".join(lines)
