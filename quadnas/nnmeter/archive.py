@@ -54,8 +54,7 @@ def members(path: Path) -> Iterator[dict[str, Member]]:
     DataError for a damaged archive, a name that leaves it, one that stands twice, and a file beyond the cap.
     """
     if path.is_dir():
-        files = {p.name: Member(str(p), p.stat().st_size, _opener(p)) for p in path.iterdir() if p.is_file()}
-        yield _checked(files)
+        yield _checked(_in_folder(path))
         return
     if not path.is_file():
         raise ConfigError(f"no folder or zip file {path}; give one with nn-Meter's .pkl files")
@@ -89,6 +88,13 @@ def _with_relu6(first: str, last: str) -> Iterator[tuple[str, str]]:
     yield first, last
     if last == "relu":
         yield first, "relu6"
+
+
+def _in_folder(path: Path) -> dict[str, Member]:
+    try:
+        return {p.name: Member(str(p), p.stat().st_size, _opener(p)) for p in path.iterdir() if p.is_file()}
+    except OSError as error:
+        raise ConfigError(f"cannot read the folder {path}: {error.strerror}; check its permissions") from None
 
 
 def _archived(path: Path, archive: zipfile.ZipFile) -> dict[str, Member]:

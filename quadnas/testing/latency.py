@@ -1,4 +1,6 @@
-"""Conformance checks for a latency model: the laws that every back-end keeps on every device.
+"""Conformance checks for a latency model: the laws that every back-end keeps on every shipped device.
+
+A forest of nn-Meter's keeps ``check_batch`` and positive, finite prices alone: no peak, no growth.
 
 A test draws kernels from ``kernels`` and calls the checks; each raises AssertionError with the kernel.
 """
