@@ -56,11 +56,9 @@ class Shapes:
     @property
     def taps(self) -> Vector:
         """Kernel taps that fall inside the map, over all output pixels: what depthwise code executes."""
-        return (
-            self.batch
-            * _valid_taps(self.h, self.kernel, self.stride)
-            * _valid_taps(self.w, self.kernel, self.stride)
-        )
+        down = _valid_taps(self.h, self.kernel, self.stride)
+        square = np.array_equal(self.h, self.w)
+        return self.batch * down * (down if square else _valid_taps(self.w, self.kernel, self.stride))
 
 
 def _valid_taps(size: Vector, kernel: Vector, stride: Vector) -> Vector:

@@ -45,9 +45,8 @@ def term_values(facts: DeviceFacts, op: str, shapes: Shapes) -> NDArray[np.float
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One single operator of a kernel: which kernel it belongs to, what prices its shape, and how well."""
+    """One single operator of a kernel: what prices its shape, and how well."""
 
-    owner: int
     op: str
     shape: Kernel
     factor: float
@@ -61,6 +60,7 @@ class Additive(LatencyModel):
 
     def __init__(self, card: DeviceCard, arrays: Arrays, batch: int) -> None:
         super().__init__(card, arrays, batch)
+        self._known: dict[Kernel, tuple[_Part | str, ...]] = {}  # what a kernel consists of never changes
         check_terms(card)
         if set(arrays) != set(card.sampled):
             raise DataError(
@@ -89,29 +89,35 @@ class Additive(LatencyModel):
     def _price(self, kernels: Sequence[Kernel]) -> list[Price]:
         """Operator by operator, each in one product over all kernels."""
         found: list[_Part] = []
+        owners: list[int] = []
         refused: dict[int, str] = {}
         for owner, kernel in enumerate(kernels):
-            for part in parts(kernel, self.card.folded):
-                answer = self._part(owner, part)
+            for answer in self._parts(kernel):
                 if isinstance(answer, _Part):
                     found.append(answer)
+                    owners.append(owner)
                 else:
                     refused[owner] = answer
         cost_ms = self._cost_ms(found)
         total_ms = [0.0] * len(kernels)
         spread_ms = [0.0] * len(kernels)
         reasons: dict[int, dict[str, None]] = {}
-        for priced, part_ms in zip(found, cost_ms.tolist(), strict=True):
-            total_ms[priced.owner] += part_ms
-            spread_ms[priced.owner] += part_ms * priced.error
+        for owner, priced, part_ms in zip(owners, found, cost_ms.tolist(), strict=True):
+            total_ms[owner] += part_ms
+            spread_ms[owner] += part_ms * priced.error
             if priced.reasons:
-                reasons.setdefault(priced.owner, {}).update(dict.fromkeys(priced.reasons))
+                reasons.setdefault(owner, {}).update(dict.fromkeys(priced.reasons))
         return [
             _as_price(total, spread, reasons.get(owner), refused.get(owner))
             for owner, (total, spread) in enumerate(zip(total_ms, spread_ms, strict=True))
         ]
 
-    def _part(self, owner: int, part: Kernel) -> _Part | str:
+    def _parts(self, kernel: Kernel) -> tuple[_Part | str, ...]:
+        if kernel not in self._known:
+            self._known[kernel] = tuple(self._part(part) for part in parts(kernel, self.card.folded))
+        return self._known[kernel]
+
+    def _part(self, part: Kernel) -> _Part | str:
         """What prices one operator, or why nothing does."""
         card = self.card
         factor, error, reasons = 1.0, 0.0, []
@@ -130,7 +136,7 @@ class Additive(LatencyModel):
         if outside:
             error += card.extrapolation_error
             reasons.append(f"{op} extrapolated: {outside[0]}")
-        return _Part(owner, op, part, factor, error, tuple(reasons))
+        return _Part(op, part, factor, error, tuple(reasons))
 
     def _cost_ms(self, found: Sequence[_Part]) -> Vector:
         cost_ms = np.zeros(len(found))
