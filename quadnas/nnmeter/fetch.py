@@ -143,7 +143,7 @@ def _own_facts(path: Path, files: Mapping[str, Member]) -> DeviceFacts:
             f"{path}: these are not nn-Meter's published files, and there is no {RULES} beside them, which says "
             "what the device fuses; add the one of your predictor"
         )
-    source = f"imported by the user from {path.resolve().name}, unverified; quadnas predictors evaluate checks them"
+    source = f"of the user's from {path.resolve().name}, unverified; quadnas predictors evaluate checks them"
     facts = {
         "format": "quadnas-device/1",
         "device": "own",
