@@ -47,14 +47,13 @@ def fetch_official(name: str, release: str = RELEASE) -> Path:
     found = known[name]
     target = own_entry(KIND, name)
     with _new_device(target) as folder:
-        archive = folder / "archive.zip"
+        archive = folder.with_name("archive.zip")
         size = sum(file.bytes for file in found.files.values())
         commit_bytes(archive, _download(f"{release}/{name}.zip", size + _CHUNK))
         with members(archive) as files:
             forests = _forests(files)
             _verify(found, forests, name)
             _write_device(folder, found.facts, forests)
-        archive.unlink()
     return target
 
 
@@ -102,7 +101,7 @@ def _forests(files: Mapping[str, Member]) -> dict[str, Member]:
     for kernel, file in found.items():
         if kernel not in KERNELS:
             raise DataError(
-                f"{file.source}: nn-Meter has no kernel {kernel!r}; {did_you_mean(kernel, KERNELS)}"
+                f"{file.source}: nn-Meter has no kernel {kernel!r}; leave it out; {did_you_mean(kernel, KERNELS)}"
             )
     return found
 
