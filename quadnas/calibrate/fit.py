@@ -106,7 +106,8 @@ def fit_networks(
         arrays={ARRAY_FILE: hashlib.sha256(file).hexdigest()},
     )
     card = _with_interval(card, arrays, [network for network in networks if network.held_out])
-    left_out = tuple(_left_out(card, design, networks, ~held_out, family) for family in _families(networks))
+    families = _families(list(compress(networks, judged | held_out)))
+    left_out = tuple(_left_out(card, design, networks, ~held_out, family) for family in families)
     card = card.model_copy(update={"families_left_out": left_out})
     if ffn_blocks is not None:
         rule = layernorm_rule(Additive(card, arrays, card.measured_batch), ffn_blocks)
