@@ -50,24 +50,28 @@ class Timing:
 
 
 class Reference:
-    """A fixed piece of work whose usual time tells an undisturbed machine from a disturbed one."""
+    """A fixed piece of work whose usual time tells an undisturbed machine from a disturbed one.
+
+    ``usual_ms`` is what it takes when nothing disturbs, by all runs so far.
+    """
 
     def __init__(self, run: Runnable, timer: Timer, runs: int = 200) -> None:
         self._run = run
         self._timer = timer
-        self._seen_ms: list[float] = []
-        for _ in range(runs):
-            self.calm()
+        self._seen_ms = [timer(run)[1] for _ in range(runs)]
+        self._settle()
 
-    @property
-    def usual_ms(self) -> float:
-        """What it takes when nothing disturbs."""
-        return float(np.quantile(self._seen_ms, USUAL))
+    def _settle(self) -> None:
+        self.usual_ms = float(np.quantile(self._seen_ms, USUAL))
+        self._settled = len(self._seen_ms)
 
     def calm(self) -> bool:
         """Run it once: whether the machine is undisturbed."""
-        self._seen_ms.append(self._timer(self._run)[1])
-        return self._seen_ms[-1] <= TOLERANCE * self.usual_ms
+        took_ms = self._timer(self._run)[1]
+        self._seen_ms.append(took_ms)
+        if len(self._seen_ms) > 1.1 * self._settled:
+            self._settle()
+        return took_ms <= TOLERANCE * self.usual_ms
 
 
 def measure(

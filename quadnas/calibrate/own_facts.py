@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from quadnas.calibrate.measured import MeasuredNetwork
@@ -14,13 +15,16 @@ from quadnas.config import Settings, validated
 from quadnas.errors import ConfigError
 from quadnas.latency import vectors
 from quadnas.latency.card import DeviceFacts
+from quadnas.latency.kernels import Kernel
 from quadnas.latency.names import parts
 from quadnas.latency.terms import TERMS, Shapes, peak_work
 
-HEADROOM = 1.5
-"""A peak is what the best measured graph reached times this: kernels inside it ran at more than its mean."""
+HEADROOM = 3.0
+"""A peak is what the best measured graph reached times this: a kernel in it can be that much above its mean."""
 
 BYTES = 4
+
+Values = NDArray[np.float64]
 _EXPORTED = ("conv", "dwconv", "fc", "global-pool", "add", "mul", "gelu", "layernorm")
 _STAND_INS = {
     "relu": ("gelu", 0.5, 0.5, "one input, less arithmetic than GELU"),
@@ -63,7 +67,7 @@ def calibration_folder(device: str, out: Path | None) -> Path:
 
 def facts_of(settings: CalibrateSettings, runtime: str, measured: Sequence[MeasuredNetwork]) -> DeviceFacts:
     """The facts of a device whose kernels and networks were ``measured``; ``runtime`` describes what ran them."""
-    macs, elements, kernels = np.array([_work(network) for network in measured]).T
+    macs, elements, kernels = _work(measured)
     measured_ms = np.array([network.latency_ms for network in measured])
     terms = {op: [*TERMS.get(op, {}), *vectors.TERMS.get(op, {})] for op in _EXPORTED}
     return validated(
@@ -101,14 +105,20 @@ def facts_of(settings: CalibrateSettings, runtime: str, measured: Sequence[Measu
     )
 
 
-def _work(network: MeasuredNetwork) -> tuple[float, float, int]:
-    """Multiply-accumulates, elements that must move, and the number of kernels."""
-    macs = elements = 0.0
-    for kernel in network.kernels:
-        for part in parts(kernel, ()):
-            by_peak = peak_work(part.op, Shapes.of([part]))
-            macs, elements = macs + float(by_peak[0][0]), elements + float(by_peak[1][0])
-    return macs, elements, len(network.kernels)
+def _work(measured: Sequence[MeasuredNetwork]) -> tuple[Values, Values, Values]:
+    """Per network: multiply-accumulates, elements that must move, and the number of kernels."""
+    work = np.zeros((3, len(measured)))
+    by_op: dict[str, list[tuple[int, Kernel]]] = {}
+    for owner, network in enumerate(measured):
+        work[2, owner] = len(network.kernels)
+        for kernel in network.kernels:
+            for part in parts(kernel, ()):
+                by_op.setdefault(part.op, []).append((owner, part))
+    for op, found in by_op.items():
+        owners, kernels = zip(*found, strict=True)
+        for row, values in zip(work, peak_work(op, Shapes.of(kernels)), strict=False):
+            np.add.at(row, list(owners), values)
+    return work[0], work[1], work[2]
 
 
 def _digits(value: float) -> float:

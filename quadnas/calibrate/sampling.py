@@ -49,7 +49,7 @@ class _Builder:
         self.operators.append(Operator(shape, (source,)))
         self.c = cout or self.c
         if stride > 1:
-            self.h = self.h // stride if kernel == stride else -(-self.h // stride)
+            self.h = -(-self.h // stride)
         elif op == "global-pool":
             self.h = 1
         return self.last
@@ -94,7 +94,7 @@ def _conv(b: _Builder, draw: Draw, channels: Channels) -> None:
 
 
 def _patchify(b: _Builder, draw: Draw, channels: Channels) -> None:
-    if sides := [side for side in PATCHES if side <= b.h]:
+    if sides := [side for side in PATCHES if b.h % side == 0]:
         side = draw.choice(sides)
         b.then("conv", channels(), side, side)
 
