@@ -195,6 +195,13 @@ class DeviceFacts(Settings):
     surrogates: dict[Text, SurrogateRule]
     winners_space: Text = "quadranet"
 
+    @model_validator(mode="after")
+    def _usual_batch_allowed(self) -> Self:
+        low, high = self.batches
+        if not low <= self.batch <= high:
+            raise ValueError(f"batch {self.batch} lies outside batches, {low} to {high}")
+        return self
+
 
 class DeviceCard(DeviceFacts):
     """The facts, the figures measured with exactly the shipped arrays, and the sha256 of every array file.
