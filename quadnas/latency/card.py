@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from quadnas.config import Settings, parse_yaml, validated, write_yaml
 from quadnas.errors import ConfigError, DataError
@@ -66,12 +66,7 @@ class Sampled(Settings):
         return self
 
 
-def _ranges(value: Any) -> Any:
-    """A card of one range per operator, as the format was first."""
-    return (value,) if isinstance(value, dict) else value
-
-
-Ranges = Annotated[tuple[Sampled, ...], BeforeValidator(_ranges), Field(min_length=1)]
+Ranges = Annotated[tuple[Sampled, ...], Field(min_length=1)]
 
 
 class HeldOut(Settings):
