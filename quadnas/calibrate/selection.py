@@ -1,12 +1,14 @@
 """Which terms a device's operators depend on, chosen on the training networks alone.
 
-Backward elimination from all candidates: the term whose loss hurts least goes, until each that is left earns
-its place. What counts is the error on networks like none that were fitted: on every family by a fit to the
-other families, and on every fold by a fit to the other folds, in equal parts.
+From all candidates, and again from the first of every operator, the term goes or comes that helps most, until
+each that is in earns its place and none that is out would; the better of the two ends counts. Its measure is
+the error on networks like none that were fitted: on every family by a fit to the other families, and on every
+fold by a fit to the other folds, in equal parts.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from statistics import fmean
 
 import numpy as np
@@ -15,9 +17,8 @@ from numpy.typing import NDArray
 from quadnas.calibrate.design import HUBER_WIDTH, Design, solve_gram
 from quadnas.calibrate.measured import MeasuredNetwork
 from quadnas.latency.card import DeviceFacts
-from quadnas.latency.terms import TERMS
 
-WORTH = 2e-3  # a term stays if the error is at least this share larger without it
+WORTH = 2e-3  # a term stays if the error is at least by this share larger without it
 FEWEST_FAMILIES = 3  # with fewer, a fit to the others says nothing of the one left out
 
 Values = NDArray[np.float64]
@@ -25,28 +26,22 @@ Mask = NDArray[np.bool_]
 
 
 def select_terms(facts: DeviceFacts, networks: Sequence[MeasuredNetwork]) -> dict[str, tuple[str, ...]]:
-    """Terms for the operators that ``facts.terms`` names: out of the general ones and those that it names.
+    """Terms for the operators of ``facts.candidates`` (or, if it is empty, ``facts.terms``), chosen out of these.
 
-    Held-out networks are not looked at. An operator keeps at least one term; one that no network has keeps
-    those of the facts. The result depends on nothing but the arguments. Raises ConfigError as ``Design.of``.
+    Held-out networks are not looked at. The first candidate of an operator, its own work, always stays; an
+    operator that no network has keeps all. The result depends on nothing but the arguments. Raises ConfigError
+    as ``Design.of``.
     """
     training = [network for network in networks if not network.held_out]
-    candidates = {op: tuple(dict.fromkeys((*TERMS[op], *named))) for op, named in facts.terms.items()}
+    candidates = facts.candidates or facts.terms
     design = Design.of(facts.model_copy(update={"terms": candidates}), training)
     splits = _splits(design, training)
-    ops = np.array([op for op, _ in design.columns])
-    kept = np.ones(len(ops), dtype=bool)
-    least = _error(splits, kept)
-    while True:
-        trials = {j: _error(splits, _without(kept, j)) for j in _droppable(ops, kept)}
-        idlest = min(trials, key=lambda j: (trials[j], -j), default=None)
-        if idlest is None or trials[idlest] > least * (1 + WORTH):
-            break
-        kept, least = _without(kept, idlest), min(least, trials[idlest])
+    first = np.array([j == 0 for _, j in design.columns])
+    _, kept = min((_descend(splits, ~first, start) for start in (first | ~first, first)), key=itemgetter(0))
     chosen = [column for column, keep in zip(design.columns, kept, strict=True) if keep]
     return {
-        op: tuple(candidates[op][j] for owner, j in chosen if owner == op) or facts.terms[op]
-        for op in facts.terms
+        op: tuple(candidates[op][j] for owner, j in chosen if owner == op) or candidates[op]
+        for op in candidates
     }
 
 
@@ -84,41 +79,54 @@ def _splits(design: Design, networks: Sequence[MeasuredNetwork]) -> list[list[_S
     everyone = np.ones(len(networks), dtype=bool)
     residual = design.predict_ms(design.solve(everyone)) / design.measured_ms - 1
     terms, target, scale = design.relative(everyone)
+    others = [other for _, other, _ in design.stand_ins]
     weights = np.sqrt(HUBER_WIDTH / np.maximum(np.abs(residual), HUBER_WIDTH))
     terms, target = terms * weights[:, None], target * weights
     labels = [[str(network.fold) for network in networks], [network.family for network in networks]]
     return [
-        list(_by(np.array(of), terms, target, design.leaning(scale)))
+        list(_by(np.array(of), terms, target, (design.leaning(scale), others)))
         for of in labels
         if of is labels[0] or len(set(of)) >= FEWEST_FAMILIES
     ]
 
 
-def _by(labels: NDArray[np.str_], terms: Values, target: Values, lean: Values) -> Iterator[_Split]:
+def _by(
+    labels: NDArray[np.str_], terms: Values, target: Values, lean: tuple[Values, list[int]]
+) -> Iterator[_Split]:
     whole_gram, whole_cross = terms.T @ terms, terms.T @ target
     for label in np.unique(labels):
         inside = labels == label
         rows, values = terms[inside], target[inside]
         gram, cross = rows.T @ rows, rows.T @ values
+        outside = whole_gram - gram
+        share = np.sqrt(np.maximum(np.diag(outside), 0))[
+            lean[1]
+        ]  # of the stand-in outside, as ``solve`` has it
         yield _Split(
-            outside=(whole_gram - gram, whole_cross - cross),
+            outside=(outside, whole_cross - cross),
             inside=(gram / len(rows), cross / len(rows)),
             square=float(values @ values) / len(rows),
             private=~(terms[~inside] != 0).any(axis=0),
-            lean=lean,
+            lean=lean[0] * share[:, None],
         )
 
 
-def _error(splits: Sequence[Sequence[_Split]], kept: Mask) -> float:
-    return fmean(fmean(split.error(kept) for split in of) for of in splits)
+def _loss(splits: Sequence[Sequence[_Split]], kept: Mask) -> float:
+    return fmean(fmean(split.error(kept) for split in of) for of in splits) * (1 + WORTH) ** int(kept.sum())
 
 
-def _without(kept: Mask, column: int) -> Mask:
-    left = kept.copy()
-    left[column] = False
-    return left
+def _descend(splits: Sequence[Sequence[_Split]], free: Mask, kept: Mask) -> tuple[float, Mask]:
+    """The least loss that is reached by changing one term at a time, and its terms."""
+    loss = _loss(splits, kept)
+    while neighbours := _neighbours(free, kept):
+        losses = [_loss(splits, trial) for trial in neighbours]
+        if min(losses) >= loss:
+            break
+        loss = min(losses)
+        kept = neighbours[losses.index(loss)]
+    return loss, kept
 
 
-def _droppable(ops: NDArray[np.str_], kept: Mask) -> list[int]:
-    """Columns that are not the last of their operator."""
-    return [j for j in np.flatnonzero(kept).tolist() if (ops[kept] == ops[j]).sum() > 1]
+def _neighbours(free: Mask, kept: Mask) -> list[Mask]:
+    """One free term more or less."""
+    return [kept ^ (np.arange(len(kept)) == column) for column in np.flatnonzero(free)]

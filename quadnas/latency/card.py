@@ -72,7 +72,8 @@ Ranges = Annotated[tuple[Sampled, ...], Field(min_length=1)]
 class HeldOut(Settings):
     """Error on measured networks that the shipped arrays were not fitted to; shares are fractions.
 
-    ``interval_90`` is the share whose measurement lies inside the stated 90 % interval; None if nobody checked.
+    ``interval_90`` is the share of covered ones (95 % of their ms priced exactly) whose measurement lies inside
+    the stated 90 % interval; None if there are none.
     """
 
     models: Count
@@ -162,6 +163,7 @@ class DeviceFacts(Settings):
     ``fusion`` holds the pairs of operators that the runtime makes one kernel of, ``folded`` the operators
     that are free inside such a kernel. ``terms`` names, per operator, what its time depends on
     (``quadnas.latency.terms``, ``tiles``); an operator without terms needs a rule in ``surrogates``.
+    ``candidates`` are the terms that such a choice is made from (``quadnas.calibrate.selection``).
     ``winners_space`` is the search space that suits the device, in which the bias of winners is sought.
     """
 
@@ -187,6 +189,7 @@ class DeviceFacts(Settings):
     fusion: tuple[tuple[Text, Text], ...]
     folded: tuple[Text, ...]
     terms: dict[Text, tuple[Text, ...]]
+    candidates: dict[Text, tuple[Text, ...]] = {}
     surrogates: dict[Text, SurrogateRule]
     winners_space: Text = "quadranet"
 
