@@ -10,13 +10,14 @@ where another cut gets possible, work may fall. Source of the rules and numbers:
 (openvinotoolkit/openvino, Apache-2.0, inference-engine/src/vpu); sizes of memory and rates: the measurements.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quadnas.latency.kernels import Kernel
 from quadnas.latency.terms import Shapes, Term, Vector
 
 MACS_PER_CYCLE = 256
@@ -110,13 +111,16 @@ def _select(s: Shapes, index: Indices) -> Shapes:
 
 
 def _best_cut(s: Shapes) -> _Layout:
-    """What the compiler takes: the cheapest by its own measure of the fewest parts that work and one more."""
+    """What the compiler takes: the cut that is cheapest by its own measure, tiles x cycles + elements summed."""
     best = {name: np.ones_like(s.h) for name in ("cycles", "descriptors", "tiles", "pixels", "parts")}
-    least, tried = np.full_like(s.h, np.inf), np.zeros_like(s.h)
-    tried[(s.kernel > MAX_KERNEL) | (s.stride > MAX_STRIDE)] = 2
+    least = np.full_like(s.h, np.inf)
+    fits = (s.kernel <= MAX_KERNEL) & (s.stride <= MAX_STRIDE)
+    output = s.positions / s.batch * s.cout
     for parts in range(1, MAX_CUTS + 1):
         for columns in range(1, MAX_CUTS + 1):
-            index = np.flatnonzero((tried < 2) & ((columns == 1) | (np.ceil(s.w / columns) >= MIN_WIDTH)))
+            # More parts cannot win once their sums alone cost more.
+            worth = fits & ((parts - 1) * output < least)
+            index = np.flatnonzero(worth & ((columns == 1) | (np.ceil(s.w / columns) >= MIN_WIDTH)))
             if not index.size:
                 break
             part = _select(s, index)
@@ -126,8 +130,14 @@ def _best_cut(s: Shapes) -> _Layout:
             least[index[better]] = cost[better]
             for name, value in {**found, "parts": np.full_like(cost, parts)}.items():
                 best[name][index[better]] = value[better]
-        tried[np.isfinite(least)] += 1
     return {**best, "engine": np.isfinite(least)}
+
+
+def cuts(kernels: Sequence[Kernel]) -> list[tuple[int, int, int]]:
+    """Parts of the input channels, tiles of the map and descriptors of every convolution; 0, 0, 0 in software."""
+    best = _best_cut(Shapes.of(kernels))
+    columns = np.stack([best[name] * best["engine"] for name in ("parts", "tiles", "descriptors")], axis=1)
+    return [(int(parts), int(tiles), int(count)) for parts, tiles, count in columns]
 
 
 @lru_cache(maxsize=4)
@@ -149,19 +159,18 @@ def _layout_of(columns: bytes) -> _Layout:
 @lru_cache(maxsize=4)
 def _depthwise_layout_of(columns: bytes) -> _Layout:
     s = Shapes(*np.frombuffer(columns).reshape(8, -1))
-    least, tiles, tile = np.full_like(s.h, np.inf), np.ones_like(s.h), s.cin
-    for size in DEPTHWISE_TILES:
-        count = np.maximum(np.ceil(s.cin / size), np.minimum(s.cin, 2))
-        channels = np.ceil(s.cin / count)
-        cost = count * _best_mode(channels, channels, s, s.w, s.h)[0]
-        better = cost < least
-        least, tiles = np.where(better, cost, least), np.where(better, count, tiles)
-        tile = np.where(better, channels, tile)
+    each, size = np.full_like(s.h, np.inf), np.ones_like(s.h)
+    for tile in DEPTHWISE_TILES:
+        full = np.full_like(s.h, tile)
+        cost = _best_mode(full, full, s, s.w, s.h)[0] / tile
+        each, size = np.where(cost < each, cost, each), np.where(cost < each, tile, size)
+    tiles = np.maximum(np.ceil(s.cin / size), np.minimum(s.cin, 2))
+    channels = np.ceil(s.cin / tiles)
+    cycles = s.positions * tiles * _best_mode(channels, channels, s, s.w, s.h)[0]
     software = s.taps * s.cin / SOFTWARE_MACS_PER_CYCLE
     return {
-        "cycles": np.where(np.isfinite(least), s.positions * least, software),
+        "cycles": np.where(np.isfinite(cycles), cycles, software),
         "tiles": s.batch * tiles,
-        "input": s.positions_in * tiles * _up(tile, 8),
     }
 
 
@@ -176,7 +185,7 @@ def _padded_channels(s: Shapes) -> Vector:
 
 
 _CONV = ("cycles", "partial_descriptors", "weights", "output", "summed")
-_DWCONV = ("cycles", "tiles", "input")
+_DWCONV = ("cycles", "tiles")
 
 ENGINE_CYCLES = "engine_cycles"
 NCE_TERMS: dict[str, dict[str, Term]] = {
