@@ -1,8 +1,8 @@
-"""Every device that was fitted to published measurements, fitted again: is it what is shipped, how far does it err?
+"""Every device that was fitted to published measurements, fitted again: is it what is shipped, how far off?
 
-One row per device: share of held-out networks within 5, 10 and 15 % and inside the stated 90 % interval, how much
-slower than predicted searched networks are (with stand-ins in them), and whether the refitted folder equals the
-shipped one byte for byte. With --families, one row more for every family that was left out of a fit.
+One row per device: share of held-out networks within 5, 10 and 15 %, of the covered ones inside the stated 90 %
+interval, how much slower than predicted searched networks are (with stand-ins in them), and whether the refitted
+folder equals the shipped one byte for byte. With --families, one row more for every family left out of a fit.
 
 Run: python -m benchmarks.latency_devices --data DIR [--device NAME ...] [--families]
 """

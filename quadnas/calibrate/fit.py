@@ -14,10 +14,11 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from quadnas.calibrate.design import Design
-from quadnas.calibrate.evaluate import error_figures, estimates, interval_coverage, within
+from quadnas.calibrate.evaluate import covered, error_figures, estimates, interval_coverage, within
 from quadnas.calibrate.intervals import kernel_error, quantiles, unseen_ratios
 from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
+from quadnas.calibrate.selection import select_terms
 from quadnas.calibrate.transfer import with_tables
 from quadnas.calibrate.winners import importances, winners_in
 from quadnas.config import read_settings, validated
@@ -39,6 +40,7 @@ from quadnas.run.atomic import commit_bytes
 from quadnas.space.search_space import load_space
 
 ARRAY_FILE = "coefficients.safetensors"
+ENOUGH = 100  # covered networks, for quantiles of their own
 
 Values = NDArray[np.float64]
 
@@ -49,13 +51,15 @@ def fit_device(
     out: Path,
     ffn_blocks: Path | None = None,
     kernel_tables: Path | None = None,
+    select: bool = False,
 ) -> DeviceCard:
     """Fit the device ``name`` to measured networks and write its card and arrays into the folder ``out``.
 
     ``name`` is a known device, whose facts are kept, or the path of a YAML file with the facts of a new
     one (``DeviceFacts``). ``ffn_blocks`` is a table of measured blocks that sets the stand-in for LayerNorm,
-    ``kernel_tables`` a folder of measured kernels that are carried over to an A100.
-    The result depends on nothing but the arguments. Raises ConfigError, DataError.
+    ``kernel_tables`` a folder of measured kernels that are carried over to an A100. ``select`` chooses the terms
+    anew among the candidates of the facts (``quadnas.calibrate.selection``). The result depends on nothing but
+    the arguments. Raises ConfigError, DataError.
     """
     facts = _facts(name)
     check_terms(facts)
@@ -64,6 +68,8 @@ def fit_device(
         for path in data
         for network in read_measured(path, facts.measured_column, facts.measured_batch, facts.reading)
     ]
+    if select:
+        facts = facts.model_copy(update={"terms": select_terms(facts, networks)})
     card, file = fit_networks(facts, networks, ffn_blocks=ffn_blocks, kernel_tables=kernel_tables)
     out.mkdir(parents=True, exist_ok=True)
     commit_bytes(out / ARRAY_FILE, file)
@@ -105,7 +111,8 @@ def fit_networks(
         sampled=sampled,
         arrays={ARRAY_FILE: hashlib.sha256(file).hexdigest()},
     )
-    card = _with_interval(card, arrays, [network for network in networks if network.held_out])
+    card = _with_interval(card, arrays, list(compress(networks, judged)), ratios)
+    card = _checked_interval(card, arrays, [network for network in networks if network.held_out])
     families = _families(list(compress(networks, judged | held_out)))
     left_out = tuple(_left_out(card, design, networks, ~held_out, family) for family in families)
     card = card.model_copy(update={"families_left_out": left_out})
@@ -136,10 +143,24 @@ def _held_out(predicted_ms: Values, measured_ms: Values) -> HeldOut:
     )
 
 
-def _with_interval(card: DeviceCard, arrays: Arrays, held_out: Sequence[MeasuredNetwork]) -> DeviceCard:
-    """The card with the share of held-out networks that its 90 % interval holds."""
+def _with_interval(
+    card: DeviceCard, arrays: Arrays, judged: Sequence[MeasuredNetwork], ratios: Values
+) -> DeviceCard:
+    """The card with the ``ratios`` of covered networks alone, if there are enough.
+
+    The errors of surrogates are added to an interval: it must not hold them already.
+    """
+    known = covered(estimates(Additive(card, arrays, card.measured_batch), judged))
+    if known.sum() < ENOUGH:
+        return card
+    return card.model_copy(update={"error_quantiles": quantiles(ratios[known])})
+
+
+def _checked_interval(card: DeviceCard, arrays: Arrays, held_out: Sequence[MeasuredNetwork]) -> DeviceCard:
+    """The card with the share of covered held-out networks that its 90 % interval holds."""
     found = estimates(Additive(card, arrays, card.measured_batch), held_out)
-    coverage = interval_coverage(found, np.array([network.latency_ms for network in held_out]))
+    measured_ms = np.array([network.latency_ms for network in held_out])
+    coverage = interval_coverage(found, measured_ms, among=covered(found))
     figures = {"interval_90": coverage and _figure(coverage)}
     return card.model_copy(update={"held_out": card.held_out and card.held_out.model_copy(update=figures)})
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quadnas.calibrate.evaluate import error_figures, evaluate
+from quadnas.calibrate.evaluate import covered, error_figures, estimates, evaluate, interval_coverage
 from quadnas.calibrate.measured import MeasuredNetwork
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage, LatencyModel, Price
@@ -16,12 +16,14 @@ from quadnas.testing.toy_device import card
 
 
 class Fixed(LatencyModel):
-    """A kernel costs its height in ms; "unknown" costs nothing known."""
+    """A kernel costs its height in ms; "unknown" costs nothing known, "guess" has a surrogate price."""
 
     def price(self, kernels: Sequence[Kernel]) -> list[Price]:
         return [
             Price(None, Coverage.UNCOVERED, "unknown")
             if kernel.op == "unknown"
+            else Price(float(kernel.h), Coverage.SURROGATE, "a guess", 0.01)
+            if kernel.op == "guess"
             else Price(float(kernel.h), Coverage.EXACT)
             for kernel in kernels
         ]
@@ -53,6 +55,17 @@ def test_the_report_counts_what_is_near_and_misses_what_is_unknown() -> None:
         "a": {"models": 2, "within_10": 1.0, "interval_90": 1.0},
         "b": {"models": 3, "within_10": 0.0, "interval_90": 0.0},
     }
+
+
+def test_an_interval_with_surrogate_errors_in_it_counts_for_nothing() -> None:
+    networks = [network("a", 100.0, 100), network("a", 130.0, 94, op="guess"), network("a", 130.0, 130)]
+    mixed = MeasuredNetwork("n", "a", (*networks[2].kernels, Kernel("guess", 6, 1, (1,), 1)), 200.0)
+    model = Fixed(card(), {}, 1)
+    assert covered(estimates(model, [*networks, mixed])).tolist() == [True, False, True, True]
+    assert evaluate(model, networks)["interval_90"] == 1.0
+    assert evaluate(model, [*networks, mixed])["interval_90"] == 2 / 3
+    assert interval_coverage(estimates(model, networks), np.array([100.0, 130.0, 130.0])) == 2 / 3
+    assert interval_coverage(estimates(model, networks), np.array([100.0, 130.0, 1.0]), 0.8) == 1 / 3
 
 
 def test_the_bounds_are_inside() -> None:
