@@ -30,8 +30,9 @@ class _ChannelsLastImages(nn.Module):
 
 def export_litert(spec: ModelSpec, network: Network, notes: dict[str, str], path: Path) -> list[Path]:
     """Write ``path`` if the LiteRT interpreter gives the network's logits on it."""
-    converter = optional("litert_torch", "litert")
-    runtime = optional("ai_edge_litert.interpreter", "litert")
+    with quiet():
+        converter = optional("litert_torch", "litert")
+        runtime = optional("ai_edge_litert.interpreter", "litert")
     module = _ChannelsLastImages(deployed(spec.layers, network)).eval()
     size = spec.input
     images = torch.zeros(1, size.size, size.size, size.channels)
