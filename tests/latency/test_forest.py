@@ -61,7 +61,7 @@ def card(names: Sequence[str], **changes: Any) -> DeviceCard:
     data = {
         **A76.facts.model_dump(),
         "families_left_out": (),
-        "sampled": dict.fromkeys(names, (SAMPLED,)),
+        "sampled": {name: [SAMPLED] for name in names},
         "arrays": {f"{name}.safetensors": "0" * 64 for name in names},
         **changes,
     }
