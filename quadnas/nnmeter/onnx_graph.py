@@ -1,4 +1,4 @@
-"""An ONNX file as plain data: operators and shapes. Weights are never read, and nothing is executed.
+"""An ONNX file as plain data: operators and shapes. Weights are never read, and the network never runs.
 
 That includes weights in files of their own (``external data``): their shapes stand in the model.
 """
@@ -11,13 +11,12 @@ from typing import Any
 
 from quadnas.errors import ConfigError, DataError
 from quadnas.extras import optional
+from quadnas.nnmeter.onnx_shapes import MAX_VALUES, with_shapes
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's own limit."""
 MAX_NODES = 5000
 """Far above any network that runs on a phone; matching patterns takes the square of it."""
-MAX_VALUES = 64
-"""A constant of more elements is a weight."""
 
 Shape = tuple[int, ...]
 
@@ -71,9 +70,8 @@ def read_onnx(path: Path, input_size: int | None = None) -> OnnxGraph:
     """
     model = _load(path)
     _close_shapes(path, model, input_size)
-    onnx = optional("onnx", "onnx")
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = with_shapes(model)
     except Exception as error:  # onnx raises what its C++ throws
         raise DataError(f"{path}: the shapes of its tensors contradict each other: {_line(error)}") from None
     graph = _as_data(inferred.graph)

@@ -250,3 +250,21 @@ def test_an_open_batch_is_one_and_an_open_size_is_the_given_one(tmp_path: Path) 
     answer = detect(path, CPU, input_size=20)
     assert answer.kernels == (Kernel("conv", 20, 20, (3,), 8, 3, 2),)
     assert answer.shape == (1, 3, 20, 20)
+
+
+def test_shapes_that_are_computed_in_the_graph(tmp_path: Path) -> None:
+    """As torch's older exporter halves a map: Shape, Gather, Add, Div, Mul give the bounds of two slices."""
+    g = Graph(1, 8, 6, 4)
+    channels = g.add("Gather", g.add("Shape", "x"), g.constant(value=[1]), axis=0)
+    half = g.add("Div", g.add("Add", channels, g.constant(value=[1])), g.constant(value=[2]))
+    zero, one, two = (g.constant(value=[number]) for number in (0, 1, 2))
+    first = g.add("Slice", "x", zero, g.add("Mul", half, one), one)
+    second = g.add("Slice", "x", half, g.add("Mul", half, two), one)
+    x = g.conv(g.add("Concat", g.add("Relu", first), second, axis=1), 8, 16)
+    target = g.add("Concat", one, g.add("Mul", g.add("Shape", x), one), axis=0)
+    flat = g.add("Slice", target, g.constant(value=[1]), g.constant(value=[3]), zero)
+    x = g.add("Reshape", x, g.add("Concat", flat, g.constant(value=[-1]), axis=0))
+    assert kernels(g, x, tmp_path) == [
+        Kernel("split", 6, 4, (8,), 4), Kernel("relu", 6, 4, (4,), 4), Kernel("concat", 6, 4, (4, 4), 8),
+        Kernel("conv", 6, 4, (8,), 16),
+    ]  # fmt: skip
