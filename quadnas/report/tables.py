@@ -83,6 +83,8 @@ def evaluate_device(device: str, data: Path, column: str | None) -> Answer:
     ]
     if paced_ms := card.reading.paced_ms:
         lines.append(f"networks of {paced_ms:g} ms or less kept pace with their feed and are left out")
+    if answer["interval_90"] is not None:
+        lines.append(f"inside the stated 90 % interval: {answer['interval_90']:.1%} of covered networks")
     for family, row in answer["families"].items():
         lines.append(f"  {family:<20}{row['models']:>7} networks, {row['within_10']:.1%} within 10 %")
     return answer, "\n".join(lines)

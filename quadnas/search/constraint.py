@@ -55,7 +55,8 @@ def _grid_costs(row: Sequence[float], spare: float) -> list[int | None]:
     extra = np.asarray(row) - min(row)
     if spare == 0:
         return [0 if e == 0 else None for e in extra]
-    steps = np.ceil(extra / spare * GRID)
+    with np.errstate(over="ignore"):  # infinitely many steps do not fit either
+        steps = np.ceil(extra / spare * GRID)
     return [int(step) if step <= GRID else None for step in steps]
 
 

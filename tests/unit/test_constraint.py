@@ -1,6 +1,7 @@
 """The hard limit against brute force."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -91,6 +92,35 @@ def test_derivation_holds_the_limit_for_whole_networks_that_cost_more_than_their
         assert whole_ms(fastest) > limit_ms or extra_ms > 0
     else:
         assert whole_ms(choices) <= limit_ms
+
+
+@given(problems(), st.floats(0.3, 1.0), st.floats(0.0, 0.2))
+@settings(deadline=None, max_examples=100)
+def test_derivation_uses_what_whole_networks_cost_less_than_their_parts(
+    problem: tuple[LatencyTable, np.ndarray, float], share: float, quirk: float
+) -> None:
+    """A bound of a whole network lies below the sum of its kernels' bounds, the more the better they average."""
+    table, scores, limit_ms = problem
+
+    def whole_ms(choices: Sequence[int]) -> float:
+        return table.of(choices) * share * (1 - quirk * (sum(choices) % 2))
+
+    choices = derive(scores, table, limit_ms, whole_ms)
+    assert whole_ms(choices) <= limit_ms
+    assert score(scores, choices) >= score(scores, knapsack(scores, table, limit_ms)) - 1e-9
+    if quirk == 0:
+        clear_limit = (
+            limit_ms / share - (len(table.slots_ms) + 1) * (limit_ms / share - table.range_ms[0]) / GRID
+        )
+        best = max(
+            (
+                score(scores, other)
+                for other in all_choices(table)
+                if table.of(other) <= clear_limit * (1 - 1e-9)
+            ),
+            default=-math.inf,
+        )
+        assert score(scores, choices) >= best - 1e-9
 
 
 def test_multiplier_is_one_sided() -> None:
