@@ -62,7 +62,7 @@ def add(channels: int) -> Kernel:
 
 
 def device(arrays: dict[str, np.ndarray], **changes: object) -> Additive:
-    return Additive(card(terms=TERMS, sampled=dict.fromkeys(arrays, COVERED), **changes), arrays, 2)
+    return Additive(card(terms=TERMS, sampled={op: [COVERED] for op in arrays}, **changes), arrays, 2)
 
 
 # A slot offers convolutions and sums that cost 1 to 2 times its cheapest candidate.

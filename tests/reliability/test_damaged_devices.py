@@ -62,7 +62,7 @@ def forest(folder: Path) -> Path:
     sampled = {"h": [1, 224], "cin": [3, 2160], "cout": [3, 2160], "kernels": [1], "strides": [1]}
     files = {f"{name}.safetensors": trees(name) for name in names}
     facts = {"back_end": "forest", "batch": 1, "batches": [1, 1], "measured_batch": 1}
-    return write_device(folder, files, sampled=dict.fromkeys(names, sampled), **facts)
+    return write_device(folder, files, sampled={name: [sampled] for name in names}, **facts)
 
 
 MAKERS: dict[str, Callable[[Path], Path]] = {"additive": additive, "forest": forest}
@@ -250,7 +250,7 @@ def test_a_forest_with_an_impossible_prediction_is_refused(tmp_path: Path, value
     arrays = trees("add")
     leaf = np.flatnonzero(arrays["add.feature"] < 0)[0]
     arrays["add.value"] = np.where(np.arange(len(arrays["add.value"])) == leaf, value, arrays["add.value"])
-    sampled = {"add": {"h": [1, 224], "cin": [3, 2160], "cout": [3, 2160], "kernels": [1], "strides": [1]}}
+    sampled = {"add": [{"h": [1, 224], "cin": [3, 2160], "cout": [3, 2160], "kernels": [1], "strides": [1]}]}
     folder = write_device(tmp_path / "device", {"a.safetensors": arrays}, back_end="forest", sampled=sampled)
     with pytest.raises(DataError, match="damaged forest"):
         load_device(str(folder))
