@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 from quadnas.calibrate.bench import Bench, Measured
 from quadnas.calibrate.design import Design
 from quadnas.calibrate.fit import ARRAY_FILE, fit_networks
+from quadnas.calibrate.fusion_rules import Rules, probes, rules_from
 from quadnas.calibrate.measured import MeasuredNetwork
 from quadnas.calibrate.measuring import pinned, timed_ms
-from quadnas.calibrate.own_facts import CalibrateSettings, facts_of
+from quadnas.calibrate.own_facts import facts_of
+from quadnas.calibrate.own_settings import CalibrateSettings
 from quadnas.calibrate.runtime import RUNTIMES, Graph
 from quadnas.calibrate.sampling import FAMILIES, finer_chain, prior_chain, reference_chain
 from quadnas.errors import ConfigError
 from quadnas.latency.backends.additive import Additive
 from quadnas.latency.card import DeviceCard, Rerun, write_card
+from quadnas.latency.fusion import fuse
 from quadnas.latency.model import LatencyModel, estimate
 from quadnas.network import kernels_of, operators_of, require_size
 from quadnas.run.folder import RunFolder
@@ -50,6 +53,7 @@ class Stage:
     share: float
 
 
+FUSION = Stage("fusion", len(probes()), 0.01)
 KERNELS = Stage("kernels", 720, 0.35)
 TRAINING = Stage("networks", 100, 0.20)
 FINER = Stage("finer", 240, 0.10)
@@ -97,12 +101,13 @@ def calibrate(
     def run(stage: Stage, graphs: Iterator[Graph]) -> list[Measured]:
         return bench.run(stage.name, graphs, stage.count, stage.share * settings.minutes * 60)
 
-    kernels = run(KERNELS, _prior_graphs())
-    training = run(TRAINING, _network_graphs(settings, space, held_out=False))
-    kernels += run(FINER, _finer_graphs(settings, runtime, [*kernels, *training]))
-    held_out = run(HELD_OUT, _network_graphs(settings, space, held_out=True))
+    rules = rules_from(run(FUSION, iter(probes())))
+    kernels = run(KERNELS, _prior_graphs(rules))
+    training = run(TRAINING, _network_graphs(settings, space, rules, held_out=False))
+    kernels += run(FINER, _finer_graphs(settings, runtime, rules, [*kernels, *training]))
+    held_out = run(HELD_OUT, _network_graphs(settings, space, rules, held_out=True))
     again = run(AGAIN, iter([one.graph for one in held_out]))
-    card, file = _fit(settings, runtime, kernels, training, held_out)
+    card, file = _fit(settings, runtime, rules, kernels, training, held_out)
     model = Additive(card, safetensors.numpy.load(file), 1)
     limits_ms: list[float] = []
     winners = run(WINNERS, _winner_graphs(settings, space, model, limits_ms))
@@ -126,24 +131,26 @@ def calibrate(
     return card
 
 
-def _prior_graphs() -> Iterator[Graph]:
+def _prior_graphs(rules: Rules) -> Iterator[Graph]:
     """The families in turn, without the fifth that every fit leaves out: what is held out are whole networks."""
     draw = random.Random(0)  # noqa: S311
     for number in count():
         family = sorted(FAMILIES)[number % len(FAMILIES)]
         graph = Graph(family, prior_chain(family, draw))
-        if not _measured(graph).held_out:
+        if not _measured(graph, rules).held_out:
             yield graph
 
 
-def _network_graphs(settings: CalibrateSettings, space: SearchSpace, *, held_out: bool) -> Iterator[Graph]:
+def _network_graphs(
+    settings: CalibrateSettings, space: SearchSpace, rules: Rules, *, held_out: bool
+) -> Iterator[Graph]:
     """Architectures drawn uniformly, each once, of one side of the split."""
     draw = random.Random(1)  # noqa: S311
     seen: set[tuple[int, ...]] = set()
     for _ in range(1000):
         choices = space.sample(draw)
         graph = _network(settings, space, choices)
-        if choices not in seen and _measured(graph).held_out == held_out:
+        if choices not in seen and _measured(graph, rules).held_out == held_out:
             seen.add(choices)
             yield graph
 
@@ -153,10 +160,12 @@ def _network(settings: CalibrateSettings, space: SearchSpace, choices: Sequence[
     return Graph(space.name, tuple(operators_of(layers, settings.input_size)), layers)
 
 
-def _finer_graphs(settings: CalibrateSettings, runtime: str, measured: Sequence[Measured]) -> Iterator[Graph]:
+def _finer_graphs(
+    settings: CalibrateSettings, runtime: str, rules: Rules, measured: Sequence[Measured]
+) -> Iterator[Graph]:
     """Chains beside those that a fit to all of them misses by more than ``BAD``."""
-    networks, importance = _samples(measured)
-    design = Design.of(facts_of(settings, runtime, networks), networks)
+    networks, importance = _samples(measured, rules)
+    design = Design.of(facts_of(settings, runtime, rules, networks), networks)
     predicted_ms = design.predict_ms(design.solve(np.ones(len(networks), dtype=bool), importance))
     missed = np.abs(predicted_ms / design.measured_ms - 1) > BAD
     bad = [one.graph for one in compress(measured, missed.tolist()) if not one.graph.layers]
@@ -165,23 +174,24 @@ def _finer_graphs(settings: CalibrateSettings, runtime: str, measured: Sequence[
     for number in count() if bad else ():
         graph = bad[number % len(bad)]
         finer = Graph(graph.family, finer_chain(graph.family, graph.operators, draw))
-        if not _measured(finer).held_out:
+        if not _measured(finer, rules).held_out:
             yield finer
 
 
 def _fit(
     settings: CalibrateSettings,
     runtime: str,
+    rules: Rules,
     kernels: Sequence[Measured],
     training: Sequence[Measured],
     held_out: Sequence[Measured],
 ) -> tuple[DeviceCard, bytes]:
     """The card and the arrays; the training networks' errors give the interval, the held-out networks judge."""
-    networks, importance = _samples([*kernels, *training])
-    networks += [_measured(one.graph, one.timing.latency_ms) for one in held_out]
+    networks, importance = _samples([*kernels, *training], rules)
+    networks += [_measured(one.graph, rules, one.timing.latency_ms) for one in held_out]
     importance = np.concatenate([importance, np.ones(len(held_out))])
     fitted = np.array([not network.held_out for network in networks])
-    facts = facts_of(settings, runtime, networks)
+    facts = facts_of(settings, runtime, rules, networks)
     found = Design.of(facts, networks).solve(fitted, importance)
     useful = {
         op: tuple(term for term, value in zip(facts.terms[op], values, strict=True) if value > 0)
@@ -192,18 +202,17 @@ def _fit(
     return fit_networks(facts.model_copy(update={"terms": useful}), networks, importance, whole)
 
 
-def _samples(measured: Sequence[Measured]) -> tuple[list[MeasuredNetwork], NDArray[np.float64]]:
+def _samples(measured: Sequence[Measured], rules: Rules) -> tuple[list[MeasuredNetwork], NDArray[np.float64]]:
     """What is fitted, and its weights: all whole networks together weigh as much as all chains."""
     whole = np.array([bool(one.graph.layers) for one in measured])
     sound = np.array([1.0 if one.timing.visits else DOUBTFUL for one in measured])
     weight = max(sound[~whole].sum() / sound[whole].sum(), 1.0)
-    networks = [_measured(one.graph, one.timing.latency_ms) for one in measured]
+    networks = [_measured(one.graph, rules, one.timing.latency_ms) for one in measured]
     return networks, sound * np.where(whole, weight, 1.0)
 
 
-def _measured(graph: Graph, latency_ms: float = 1.0) -> MeasuredNetwork:
-    kernels = tuple(operator.kernel for operator in graph.operators)
-    return MeasuredNetwork("", graph.family, kernels, latency_ms)
+def _measured(graph: Graph, rules: Rules, latency_ms: float = 1.0) -> MeasuredNetwork:
+    return MeasuredNetwork("", graph.family, tuple(fuse(graph.operators, rules.fusion)), latency_ms)
 
 
 def _winner_graphs(

@@ -1,18 +1,15 @@
-"""What is known of a device of one's own before it is fitted: settings, peaks, candidate terms, stand-ins."""
+"""What is known of a device of one's own before it is fitted: peaks, candidate terms, stand-ins."""
 
-import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
+from quadnas.calibrate.fusion_rules import Rules
 from quadnas.calibrate.measured import MeasuredNetwork
-from quadnas.config import Settings, validated
-from quadnas.errors import ConfigError
+from quadnas.calibrate.own_settings import CalibrateSettings
+from quadnas.config import validated
 from quadnas.latency import vectors
 from quadnas.latency.card import DeviceFacts
 from quadnas.latency.kernels import Kernel
@@ -42,32 +39,11 @@ _STAND_INS = {
 }
 
 
-class CalibrateSettings(Settings):
-    """One calibration; ``minutes`` is what it may take, ``space`` and ``input_size`` give the whole networks."""
-
-    device: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
-    runtime: str
-    space: str = "quadranet_xs"
-    input_size: Annotated[int, Field(ge=8, le=1024)] = 224
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 25.0
-
-
-def calibration_folder(device: str, out: Path | None) -> Path:
-    """Where a calibration lives: ``out``, else where ``--device NAME`` finds it; else raises ConfigError."""
-    if out is not None:
-        return out
-    if home := os.environ.get("QUADNAS_HOME"):
-        return Path(home, "latency_predictors", device)
-    raise ConfigError(
-        f"say where the device goes: --out ./{device}, for --device ./{device}; or set QUADNAS_HOME to a folder "
-        f"of yours, for --device {device}"
-    )
-
-
-def facts_of(settings: CalibrateSettings, runtime: str, measured: Sequence[MeasuredNetwork]) -> DeviceFacts:
+def facts_of(
+    settings: CalibrateSettings, runtime: str, rules: Rules, measured: Sequence[MeasuredNetwork]
+) -> DeviceFacts:
     """The facts of a device whose kernels and networks were ``measured``; ``runtime`` describes what ran them."""
-    macs, elements, kernels = _work(measured)
+    macs, elements, kernels = _work(measured, rules.folded)
     measured_ms = np.array([network.latency_ms for network in measured])
     terms = {op: [*TERMS.get(op, {}), *vectors.TERMS.get(op, {})] for op in _EXPORTED}
     return validated(
@@ -91,8 +67,8 @@ def facts_of(settings: CalibrateSettings, runtime: str, measured: Sequence[Measu
             "peak_gmacs_per_second": _digits(float(np.max(macs / measured_ms)) / 1e6 * HEADROOM),
             "peak_gbytes_per_second": _digits(float(np.max(elements / measured_ms)) * BYTES / 1e6 * HEADROOM),
             "extrapolation_error": 0.3,
-            "fusion": [],
-            "folded": [],
+            "fusion": rules.fusion,
+            "folded": rules.folded,
             "terms": terms,
             "surrogates": {
                 op: {"reference": reference, "factor": factor, "error": error, "reason": reason}
@@ -105,14 +81,14 @@ def facts_of(settings: CalibrateSettings, runtime: str, measured: Sequence[Measu
     )
 
 
-def _work(measured: Sequence[MeasuredNetwork]) -> tuple[Values, Values, Values]:
+def _work(measured: Sequence[MeasuredNetwork], folded: Sequence[str]) -> tuple[Values, Values, Values]:
     """Per network: multiply-accumulates, elements that must move, and the number of kernels."""
     work = np.zeros((3, len(measured)))
     by_op: dict[str, list[tuple[int, Kernel]]] = {}
     for owner, network in enumerate(measured):
         work[2, owner] = len(network.kernels)
         for kernel in network.kernels:
-            for part in parts(kernel, ()):
+            for part in parts(kernel, folded):
                 by_op.setdefault(part.op, []).append((owner, part))
     for op, found in by_op.items():
         owners, kernels = zip(*found, strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 from quadnas.calibrate.bench import Bench
 from quadnas.calibrate.measuring import Runnable
 from quadnas.calibrate.own_device import open_calibration
-from quadnas.calibrate.own_facts import CalibrateSettings
+from quadnas.calibrate.own_settings import CalibrateSettings
 from quadnas.calibrate.runtime import Graph, Runtime
 from quadnas.calibrate.sampling import reference_chain
 from quadnas.latency.kernels import Kernel
