@@ -83,7 +83,7 @@ def calibrate(
     """Measure kernels and networks on this machine and make a device of it; the same command resumes it."""
     given = {"device": device, "runtime": runtime, "space": space, "input_size": input_size,
              "threads": threads, "minutes": minutes}  # fmt: skip
-    from quadnas.calibrate.own_facts import CalibrateSettings, calibration_folder
+    from quadnas.calibrate.own_settings import CalibrateSettings, calibration_folder
     from quadnas.config import validated
 
     chosen = {key: value for key, value in given.items() if value is not None}
