@@ -65,17 +65,17 @@ def one_network(model: LatencyModel, samples: float, rounds: int) -> None:
         f"stand-in forests: {samples:g} of the official samples, fitted in {time.perf_counter() - start:.0f} s"
     )
     known = kernels_of(mobilenet_v2(), SIDE, model)
-    reference = "nn-Meter: ONNX file to ms"
+    reference = "QuadraNAS: layers to ms"
     with tempfile.TemporaryDirectory() as folder:
         path = write_mobilenet_v2(Path(folder, "mobilenet_v2.onnx"))
         theirs = NnMeter(model.card.fusion, forests)
         kernels = theirs.kernels(onnx.load(path))
         variants: dict[str, Callable[[], object]] = {
             "QuadraNAS: ONNX file to ms": lambda: estimate(model, detect(path, model.card.fusion).kernels),
-            "QuadraNAS: layers to ms": lambda: estimate(model, kernels_of(mobilenet_v2(), SIDE, model)),
+            reference: lambda: estimate(model, kernels_of(mobilenet_v2(), SIDE, model)),
             "QuadraNAS: kernels to ms": lambda: estimate(model, known),
             "QuadraNAS: kernels of 100 networks to ms": lambda: model.price(known * 100),
-            reference: lambda: theirs.predict(onnx.load(path)),
+            "nn-Meter: ONNX file to ms": lambda: theirs.predict(onnx.load(path)),
             "nn-Meter: kernels to ms": lambda: theirs.price(kernels),
             "nn-Meter: kernels of 100 networks to ms": lambda: theirs.price(kernels * 100),
         }

@@ -173,7 +173,7 @@ class _Translator:
                 return self._operator(f"broadcast{op}", node, [whole, vector])
             gated = any(producer.startswith("hardsigmoid") for producer in vector.producers)
             return self._operator("mul" if gated else "scale", node, [whole, vector] if gated else [whole])
-        return self._operator(op, node, data * 2 if len(data) == 1 else data)
+        return self._operator(op, node, [*data, *data] if len(data) == 1 else data)
 
     def _is_bias(self, node: Node, value: Value) -> bool:
         """A constant per channel that only follows a weighted product."""
