@@ -189,10 +189,8 @@ class _Translator:
 
     def _layer_norm(self, node: Node, data: Sequence[Value]) -> Value:
         rank = len(self._shape(node.inputs[0]))
-        axes = self.graph.axes(node) if "axes" in node.attributes else None
-        first = node.attributes.get("axis", -1) % rank if rank else None
-        if axes is None and first is not None:
-            axes = tuple(range(first, rank))
+        axes = tuple(range(node.attributes.get("axis", -1) % max(rank, 1), rank))
+        axes = node.attributes.get("axes", axes)  # of one that was contracted
         return self._operator("layernorm" if axes == (data[0].axis,) else "othernorm", node, data)
 
     def _pool(self, node: Node, data: Sequence[Value]) -> Value:

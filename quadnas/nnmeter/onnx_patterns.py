@@ -98,10 +98,8 @@ def _layer_norms(graph: OnnxGraph, links: _Links) -> Iterator[_Match]:
                 continue
             chain.append(last)
             chain += _affine(links, last)
-            node = Node(
-                "LayerNormalization", (source,), chain[-1].outputs, mean.attributes | {"of": mean.inputs}
-            )
-            yield _Match(tuple(chain), node)
+            axes = {"axes": graph.axes(mean)}
+            yield _Match(tuple(chain), Node("LayerNormalization", (source,), chain[-1].outputs, axes))
             break
 
 

@@ -65,6 +65,17 @@ def test_a_norm_over_another_axis_is_no_layer_norm(tmp_path: Path) -> None:
     assert [k.op for k in kernels(g, layer_norm(g, "x", 4, -1), tmp_path)] == ["othernorm"]
 
 
+@pytest.mark.parametrize(("axis", "op"), [(1, "layernorm"), (3, "othernorm")])
+def test_axes_may_be_an_input(axis: int, op: str, tmp_path: Path) -> None:
+    """Since opset 18 the axes of a mean are a constant, not an attribute."""
+    g = Graph(1, 8, 6, 4)
+    axes = g.constant(value=[axis])
+    centred = g.add("Sub", "x", g.add("ReduceMean", "x", axes))
+    square = g.add("ReduceMean", g.add("Pow", centred, g.constant(value=2.0)), axes)
+    y = g.add("Div", centred, g.add("Sqrt", g.add("Add", square, g.constant(value=1e-6))))
+    assert [k.op for k in kernels(g, y, tmp_path, opset=18)] == [op]
+
+
 def test_a_layer_norm_whose_inside_is_read_elsewhere_stays_open(tmp_path: Path) -> None:
     g = Graph(1, 8, 6, 4)
     mean = g.add("ReduceMean", "x", axes=[1])
