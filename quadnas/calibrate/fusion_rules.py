@@ -1,7 +1,7 @@
 """Which activations a runtime fuses into the convolution before them, by nn-Meter's rule test.
 
 Convolution, activation and the pair of both are timed; the pair is one kernel if it saves more than half of the
-cheaper of the two. Batch normalisation is always folded: networks are deployed so.
+activation, the cheaper of the two. Batch normalisation is always folded: networks are deployed so.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from quadnas.latency.kernels import Kernel, Operator
 
 FIRST = ("conv", "dwconv")
 ACTIVATIONS = ("relu", "hswish", "gelu")
-SAVED = 0.5  # share of the cheaper operator that fusing must save, as in nn-Meter
-FREE = 0.2  # a fused activation that costs no more than this share of itself alone is free
-_SIDE, _CHANNELS = 28, 128
+LEFT = 0.5  # share of the activation's time that fusing may leave, as in nn-Meter
+FREE = 0.2  # a fused activation of which no more than this is left is free
+_SIDE, _NARROW, _WIDE = 28, 8, 256  # a convolution that does not drown the activation behind it
 _PROBES = ((), *((op,) for op in (*FIRST, *ACTIVATIONS)), *((a, b) for a in FIRST for b in ACTIVATIONS))
 
 
@@ -35,25 +35,24 @@ def probes() -> list[Graph]:
 def rules_from(measured: Sequence[Measured]) -> Rules:
     """The rules that the measured ``probes`` show."""
     times_ms = dict(zip(_PROBES, (one.timing.latency_ms for one in measured), strict=True))
-    cost_ms = {ops: latency_ms - times_ms[()] for ops, latency_ms in times_ms.items()}
     fusion = [(first, "bn") for first in FIRST]
-    fused: dict[str, list[float]] = {}
+    left: dict[str, list[float]] = {}
     for first in FIRST:
         for activation in ACTIVATIONS:
-            one, other, both = cost_ms[(first,)], cost_ms[(activation,)], cost_ms[first, activation]
-            if one + other - both > SAVED * min(one, other) > 0:
+            alone_ms = times_ms[(activation,)] - times_ms[()]
+            behind_ms = times_ms[first, activation] - times_ms[(first,)]
+            if behind_ms < LEFT * alone_ms:
                 fusion += [(first, activation), (f"{first}-bn", activation)]
-                fused.setdefault(activation, []).append((both - one) / other)
-    free = [activation for activation, shares in fused.items() if max(shares) <= FREE]
+                left.setdefault(activation, []).append(behind_ms / alone_ms)
+    free = [activation for activation, shares in left.items() if max(shares) <= FREE]
     return Rules(tuple(fusion), ("bn", *free))
 
 
 def _probe(ops: Sequence[str]) -> tuple[Operator, ...]:
+    narrow = _NARROW if ops[:1] == ("conv",) else _WIDE
     names = ("layernorm", "layernorm", *ops, "layernorm")
+    channels = [narrow] * 3 + [_WIDE] * (len(ops) + 1)
     return tuple(
-        Operator(
-            Kernel(op, _SIDE, _SIDE, (_CHANNELS,), _CHANNELS, 3 if op in FIRST else 1),
-            (position - 1,),
-        )
-        for position, op in enumerate(names)
+        Operator(Kernel(op, _SIDE, _SIDE, (cin,), cout, 3 if op in FIRST else 1), (position - 1,))
+        for position, (op, cin, cout) in enumerate(zip(names, channels[:-1], channels[1:], strict=True))
     )

@@ -58,3 +58,14 @@ def test_the_probes_are_single_kernels_by_the_rules_that_they_show() -> None:
     )
     names = {kernel.op for graph in probes() for kernel in fuse(graph.operators, everything.fusion)}
     assert {"conv-relu", "dwconv-gelu", "conv-hswish"} <= names
+
+
+def test_every_probe_is_its_operators_between_layer_norms() -> None:
+    for graph in probes():
+        kernels = [operator.kernel for operator in graph.operators]
+        assert [kernel.op for kernel in kernels[:2]] == ["layernorm", "layernorm"] and kernels[
+            -1
+        ].op == "layernorm"
+        assert all(one.cout == other.cin for one, other in pairwise(kernels))
+        assert len({kernel.cout for kernel in kernels[3:]} | {256}) == 1
+    assert len({graph.operators for graph in probes()}) == len(probes()) == 12
