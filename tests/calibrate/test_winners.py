@@ -167,3 +167,26 @@ def test_the_bias_of_winners_is_what_the_true_devices_show() -> None:
 
 def test_the_error_of_a_kernel_comes_back_from_whole_networks() -> None:
     assert np.mean([error for *_, error in fits()]) == pytest.approx(ERROR, abs=0.01)
+
+
+def test_where_a_search_knows_the_truth_it_cannot_pick_what_is_underestimated() -> None:
+    model = device(TRUTH)
+    certain = find_winners("toys", LAYOUT, model, [TRUTH] * 20, 0.0)
+    assert certain.bias == certain.surrogate_bias == 1.0
+    assert {ratio for _, ratio in certain.quantiles} == {1.0}
+    # what no model knows scatters: seven kernels of 10 % err by about 4 % together, which no search can pick
+    scattered = find_winners("toys", LAYOUT, model, [TRUTH] * 40, ERROR)
+    assert scattered.bias == 1.0
+    levels = dict(scattered.quantiles)
+    assert 1.03 < levels[0.9] / levels[0.5] < 1.08
+
+
+def test_stand_ins_that_err_are_picked_where_they_are_too_cheap() -> None:
+    layout = (
+        LAYOUT[0],
+        [[[add(20)], [Kernel("mul", 14, 14, (20, 20), 20, batch=2)], [conv(40, 60)]] for _ in range(SLOTS)],
+    )
+    rule = {"reference": "add", "factor": 1.0, "error": 0.5, "reason": "made up"}
+    model = device(TRUTH, surrogates={"mul": rule})
+    found = find_winners("toys", layout, model, [TRUTH] * 40, 0.0)
+    assert found.bias == 1.0 and found.surrogate_bias > 1.01
