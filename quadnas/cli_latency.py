@@ -180,9 +180,12 @@ def fit_predictor(
         Path | None,
         typer.Option("--kernel-tables", help="Folder of NeuSight's and TensorRT's kernels, for an A100."),
     ] = None,
+    select: Annotated[
+        bool, typer.Option("--select", help="Choose the terms anew, on the training networks alone.")
+    ] = False,
 ) -> None:
     """Fit a device's latency model to measured networks, and write its card and arrays."""
     from quadnas.calibrate.fit import fit_device
 
-    card = fit_device(name, data, out, ffn_blocks, kernel_tables)
+    card = fit_device(name, data, out, ffn_blocks, kernel_tables, select)
     typer.echo(f"{out}: {card.accuracy}")

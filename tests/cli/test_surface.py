@@ -27,7 +27,7 @@ COMMANDS = {
     "predictors fetch": ["name"],
     "predictors import": ["--as", "path"],
     "predictors evaluate": ["--column", "--data", "--device", "--json"],
-    "predictors fit": ["--data", "--ffn-blocks", "--kernel-tables", "--out", "-o", "name"],
+    "predictors fit": ["--data", "--ffn-blocks", "--kernel-tables", "--out", "--select", "-o", "name"],
 }  # fmt: skip
 
 WRAPPER = (

@@ -20,7 +20,7 @@ MAX_MS = 1e6  # a coefficient beyond it is no measurement
 
 def check_terms(facts: DeviceFacts) -> None:
     """Raise DataError if the card names an operator or a term that this back-end does not have."""
-    for op, names in facts.terms.items():
+    for op, names in (*facts.terms.items(), *facts.candidates.items()):
         if unknown := [name for name in names if name not in KNOWN_TERMS.get(op, {})]:
             raise DataError(
                 f"device {facts.device!r}: unknown terms of {op!r}: {', '.join(unknown)}; "
