@@ -11,6 +11,7 @@ import pytest
 from quadnas.calibrate.evaluate import covered, estimates, evaluate, interval_coverage
 from quadnas.calibrate.layernorm import layernorm_rule
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
+from quadnas.calibrate.selection import select_terms
 from quadnas.latency.devices import load_device
 
 MEASURED = Path(os.environ.get("QUADNAS_MEASURED", Path(__file__).parents[2] / "../shared/data"))
@@ -78,6 +79,13 @@ def test_accelerators_come_close_to_what_noise_allows(device: str, models: int, 
     found = report(device)
     assert (found["models"], found["uncovered_models"]) == (models, 0)
     assert found["within_5"] >= within_5 and found["within_10"] >= 0.98 and found["spearman"] > 0.995
+
+
+@pytest.mark.parametrize("device", ACCELERATORS)
+def test_the_terms_of_an_accelerator_are_those_that_its_training_networks_select(device: str) -> None:
+    card = load_device(device).card
+    networks = read_measured(MEASURED / ACCELERATED, card.measured_column, card.measured_batch, card.reading)
+    assert select_terms(card, networks) == card.terms
 
 
 @pytest.mark.parametrize("device", ACCELERATORS)
