@@ -82,6 +82,12 @@ def test_the_median_and_its_spread_are_those_of_the_visits() -> None:
     assert timing.spread == pytest.approx(0.1, abs=0.01)  # half of a uniform distribution's width of 0.2
 
 
+def test_single_visits_that_nothing_explains_do_not_move_the_median() -> None:
+    timer = stretched(lambda n: 10.0 if n % 5 == 0 else 1.0, never)
+    (timing,) = measure(graphs(2.0), Reference(Timed(0.2), exact), timer, 15, 60)
+    assert (timing.latency_ms, timing.visits, timing.disturbed) == (2.0, 15, 0.0)
+
+
 def test_every_round_visits_every_graph_once() -> None:
     order: list[float] = []
 
