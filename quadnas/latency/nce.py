@@ -22,6 +22,7 @@ from quadnas.latency.terms import Shapes, Term, Vector
 
 MACS_PER_CYCLE = 256
 SOFTWARE_MACS_PER_CYCLE = 32  # two for each of the 16 vector cores
+PADDING_CYCLES = 2200  # per channel of a map that software pads, whatever its size
 MODE_CYCLES = (0, 5, 11, 19, 31)  # per pixel and descriptor with 1, 2, 4, 8, 16 blocks
 BLOCK_WEIGHTS = 256
 LINE_BUFFER_BYTES = 128 * 1024
@@ -140,6 +141,11 @@ def cuts(kernels: Sequence[Kernel]) -> list[tuple[int, int, int]]:
     return [(int(parts), int(tiles), int(count)) for parts, tiles, count in columns]
 
 
+def _padded(s: Shapes) -> Vector:
+    """Images that software pads first, which the engine leaves to it where a stride makes the border one-sided."""
+    return s.batch * ((s.stride > 1) & (s.kernel > s.stride))
+
+
 @lru_cache(maxsize=4)
 def _layout_of(columns: bytes) -> _Layout:
     s = Shapes(*np.frombuffer(columns).reshape(8, -1))
@@ -148,7 +154,11 @@ def _layout_of(columns: bytes) -> _Layout:
     descriptors = s.batch * best["descriptors"] * best["parts"] * best["tiles"]
     macs = s.positions * s.depth * s.cout
     return {
-        "cycles": np.where(best["engine"], pixels * best["cycles"], macs / SOFTWARE_MACS_PER_CYCLE),
+        "cycles": np.where(
+            best["engine"],
+            pixels * best["cycles"] + PADDING_CYCLES * s.cin * _padded(s),
+            macs / SOFTWARE_MACS_PER_CYCLE,
+        ),
         "partial_descriptors": descriptors * ((best["parts"] > 1) & (best["tiles"] > 1)),
         "weights": s.depth * s.cout * best["tiles"],
         "output": pixels * _up(s.cout, 8),
@@ -169,7 +179,7 @@ def _depthwise_layout_of(columns: bytes) -> _Layout:
     cycles = s.positions * tiles * _best_mode(channels, channels, s, s.w, s.h)[0]
     software = s.taps * s.cin / SOFTWARE_MACS_PER_CYCLE
     return {
-        "cycles": np.where(np.isfinite(cycles), cycles, software),
+        "cycles": np.where(np.isfinite(cycles), cycles + PADDING_CYCLES * s.cin * _padded(s), software),
         "tiles": s.batch * tiles,
     }
 
@@ -179,20 +189,14 @@ def _part(layout: Callable[[bytes], _Layout], name: str) -> Term:
     return lambda s: layout(np.stack([getattr(s, field.name) for field in fields(s)]).tobytes())[name]
 
 
-def _padded_channels(s: Shapes) -> Vector:
-    """Channels of a map that software pads first: strided windows reach further on one side than the other."""
-    return s.batch * s.cin * ((s.stride > 1) & (s.kernel > s.stride))
-
-
 _CONV = ("cycles", "partial_descriptors", "weights", "output", "summed")
 _DWCONV = ("cycles", "tiles")
 
 ENGINE_CYCLES = "engine_cycles"
 NCE_TERMS: dict[str, dict[str, Term]] = {
-    "conv": {f"engine_{name}": _part(_layout_of, name) for name in _CONV}
-    | {"padded_channels": _padded_channels},
+    "conv": {f"engine_{name}": _part(_layout_of, name) for name in _CONV} | {"padded": _padded},
     "dwconv": {f"engine_{name}": _part(_depthwise_layout_of, name) for name in _DWCONV}
-    | {"padded_channels": _padded_channels, "calls": lambda s: np.ones_like(s.h)},
+    | {"calls": lambda s: np.ones_like(s.h)},
     "fc": {"engine_weights": lambda s: s.cin * s.cout},
 }
 """Terms by operator; no kernel takes fewer ``ENGINE_CYCLES`` than its products at ``MACS_PER_CYCLE``."""
