@@ -19,6 +19,8 @@ BENCH = "nnmeter_bench/measured.jsonl.gz"
 ACCELERATED = "a100/whole_networks.jsonl.gz"
 ACCELERATORS = ("rtx3090", "tpuv2", "tpuv3", "vck190", "zcu102")
 DATA = {
+    "adreno630": BENCH,
+    "adreno640": BENCH,
     "cortexA76": BENCH,
     "myriadvpu": BENCH,
     "a100": ACCELERATED,
@@ -51,11 +53,20 @@ def test_the_card_states_what_is_measured(device: str) -> None:
     assert figures == {key: pytest.approx(report(device)[key], abs=6e-5) for key in figures}
 
 
-def test_the_a76_keeps_its_promise() -> None:
-    found = report("cortexA76")
+@pytest.mark.parametrize(
+    ("device", "within_5"), [("cortexA76", 0.93), ("adreno630", 0.95), ("adreno640", 0.97)]
+)
+def test_the_phones_keep_their_promise(device: str, within_5: float) -> None:
+    found = report(device)
     assert found["models"] > 2000 and found["uncovered_models"] == 0
-    assert found["within_10"] >= 0.98
-    assert min(family["within_10"] for family in found["families"].values()) >= 0.95
+    assert found["within_10"] >= 0.995 and found["within_5"] >= within_5
+    assert min(family["within_10"] for family in found["families"].values()) >= 0.98
+
+
+@pytest.mark.parametrize("device", ["cortexA76", "adreno630", "adreno640"])
+def test_the_phones_price_families_that_they_never_saw(device: str) -> None:
+    for left in load_device(device).card.families_left_out:
+        assert left.within_10 >= (0.95 if left.exact >= 0.95 else 0.9), left
 
 
 @pytest.mark.parametrize("device", ["cortexA76", "myriadvpu"])

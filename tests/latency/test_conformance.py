@@ -11,7 +11,18 @@ from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage, LatencyModel
 from quadnas.testing.latency import DIMENSIONS, check_batch, check_growth, check_price, kernels
 
-DEVICES = ("a100", "cortexA76", "myriadvpu", "rtx3090", "tpuv2", "tpuv3", "vck190", "zcu102")
+DEVICES = (
+    "a100",
+    "adreno630",
+    "adreno640",
+    "cortexA76",
+    "myriadvpu",
+    "rtx3090",
+    "tpuv2",
+    "tpuv3",
+    "vck190",
+    "zcu102",
+)
 NOT_ON_A_DPU = {"conv-swish", "swish", "split", "channel_shuffle", "channelshuffle", "layernorm", "gelu"}
 SPELLINGS = (
     "conv",
