@@ -189,7 +189,7 @@ class DeviceFacts(Settings):
     fusion: tuple[tuple[Text, Text], ...]
     folded: tuple[Text, ...]
     terms: dict[Text, tuple[Text, ...]]
-    candidates: dict[Text, tuple[Text, ...]] = {}
+    candidates: dict[Text, tuple[Text, ...]] = Field(default_factory=dict)
     surrogates: dict[Text, SurrogateRule]
     winners_space: Text = "quadranet"
 

@@ -297,12 +297,11 @@ def test_training_needs_the_classes_and_a_size_that_fit(place: Path, found: Foun
 def test_what_is_no_run_folder(place: Path, found: Found) -> None:
     (place / "empty").mkdir()
     for path in ("empty", "gone", "tiny.yaml"):
-        for command in (
-            ["search", "--resume", path],
-            ["train", "--resume", path],
-            ["export", path, "-o", "x.yaml"],
-        ):
+        for command in (["search", "--resume", path], ["train", "--resume", path]):
             quadnas(*command).refused(2, f"{path} is not a run folder", "runs/NAME")
+    for path in ("empty", "gone"):
+        quadnas("export", path, "-o", "x.yaml").refused(2, f"{path} is not a run folder", "runs/NAME")
+    quadnas("export", "tiny.yaml", "-o", "x.yaml").refused(2, "tiny.yaml", "should be 'quadnas-model/1'")
     quadnas("train", "--resume", found.run).refused(
         2, "not written by quadnas train", "quadnas search --resume"
     )
