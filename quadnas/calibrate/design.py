@@ -25,9 +25,7 @@ from quadnas.latency.terms import Shapes
 HUBER_WIDTH = 0.10
 ROUNDS = 8
 SIGNIFICANT_DIGITS = 6
-LEAN = (
-    0.1  # weight of the stand-in's coefficients: networks with 1 % of their time in the operator outweigh it
-)
+LEAN = 0.1  # weight of a lean, beside networks with as much time in the stand-in
 
 Values = NDArray[np.float64]
 
