@@ -177,8 +177,8 @@ def _depthwise_layout_of(columns: bytes) -> _Layout:
     tiles = np.maximum(np.ceil(s.cin / size), np.minimum(s.cin, 2))
     channels = np.ceil(s.cin / tiles)
     cycles = s.positions * tiles * _best_mode(channels, channels, s, s.w, s.h)[0]
-    # Beyond the engine's sizes nothing was measured: what 16 blocks would take, which no mode exceeds.
-    beyond = s.positions * np.ceil(s.cin / 16) * (s.kernel**2 + MODE_CYCLES[-1])
+    # Beyond the engine's sizes nothing was measured: a tile per channel, which costs as much as any layout.
+    beyond = s.positions * s.cin * (s.kernel**2 + MODE_CYCLES[-1])
     cycles = np.where(np.isfinite(cycles), cycles, beyond) + PADDING_CYCLES * s.cin * _padded(s)
     return {
         "cycles": cycles,
