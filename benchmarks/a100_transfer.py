@@ -14,7 +14,7 @@ from quadnas.latency.backends.additive import operator_ms
 from quadnas.latency.card import DeviceFacts
 from quadnas.latency.devices import load_device
 from quadnas.latency.model import LatencyModel
-from quadnas.latency.terms import Shapes
+from quadnas.latency.terms.general import Shapes
 
 
 def figures(model: LatencyModel, transfer: Transfer) -> list[str]:

@@ -41,7 +41,7 @@ def latency(
     """Predict the latency of a model on a device, kernel by kernel, with its coverage and interval.
 
     With --measured, the latency on your own device is recorded under $QUADNAS_HOME and compared; from the second
-    model on, predictions on that device are scaled by what you measured.
+    measurement on, predictions on that device are scaled by what you measured.
     """
     from quadnas.latency.measurements import Measured
 
@@ -83,13 +83,13 @@ def calibrate(
     """Measure kernels and networks on this machine and make a device of it; the same command resumes it."""
     given = {"device": device, "runtime": runtime, "space": space, "input_size": input_size,
              "threads": threads, "minutes": minutes}  # fmt: skip
-    from quadnas.calibrate.own_settings import CalibrateSettings, calibration_folder
+    from quadnas.calibrate.own.settings import CalibrateSettings, calibration_folder
     from quadnas.config import validated
 
     chosen = {key: value for key, value in given.items() if value is not None}
     settings = validated(chosen, CalibrateSettings, "the command line")
     path = calibration_folder(settings.device, out)
-    from quadnas.calibrate.own_device import calibrate_here
+    from quadnas.calibrate.own.device import calibrate_here
 
     card = calibrate_here(settings, path, lambda text: typer.echo(text, err=True))
     from quadnas.report.calibration import describe_calibration

@@ -22,8 +22,7 @@ def _folders(kind: str) -> Iterator[Path]:
     """Later folders win: the user's own files replace shipped ones of the same name."""
     bundled = _PACKAGE / "_data" / kind
     yield bundled if bundled.is_dir() else _PACKAGE.parent / kind
-    if home := own_home():
-        yield home / kind
+    yield own_home() / kind
 
 
 def available(kind: str) -> dict[str, Path]:
@@ -53,22 +52,14 @@ def locate(kind: str, name: str) -> Path:
     )
 
 
-def own_home() -> Path | None:
-    """The folder of the user's own files, $QUADNAS_HOME; None if it is not set."""
+def own_home() -> Path:
+    """The folder of the user's own files: $QUADNAS_HOME, or ~/.quadnas."""
     home = os.environ.get("QUADNAS_HOME")
-    return Path(home) if home else None
+    return Path(home or os.path.expanduser("~/.quadnas"))  # noqa: PTH111 (Path raises where there is no home)
 
 
 def own_entry(kind: str, name: str) -> Path:
-    """Where the user's own entry ``name`` of a kind belongs; raises ConfigError if it cannot be a name.
-
-    Or if $QUADNAS_HOME, the folder of the user's own entries, is not set.
-    """
+    """Where the user's own entry ``name`` of a kind belongs; raises ConfigError if it cannot be a name."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name[:80]!r} cannot name a {_KINDS[kind]}: use letters, digits, - and _")
-    if home := own_home():
-        return home / kind / name
-    raise ConfigError(
-        f"your own {kind.replace('_', ' ')} lie under $QUADNAS_HOME, which is not set; choose a folder, "
-        "for example: export QUADNAS_HOME=~/.quadnas"
-    )
+    return own_home() / kind / name

@@ -20,7 +20,7 @@ from quadnas.latency.card import DeviceFacts
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Arrays
 from quadnas.latency.names import parts
-from quadnas.latency.terms import Shapes
+from quadnas.latency.terms.general import Shapes
 
 HUBER_WIDTH = 0.10
 ROUNDS = 8

@@ -22,7 +22,7 @@ from quadnas.latency.backends.additive import operator_ms, sampled_ranges
 from quadnas.latency.card import DeviceFacts, Sampled
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Arrays
-from quadnas.latency.terms import Shapes, peak_work
+from quadnas.latency.terms.general import Shapes, peak_work
 
 FLOOR_PERCENTILE = 10
 ABOVE_FLOOR = 2.0  # nearer to the floor of its table a row tells of the launch, not of the kernel

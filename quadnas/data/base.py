@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from quadnas.errors import ConfigError
 from quadnas.registry import Registry
+from quadnas.resources import own_home
 
 if TYPE_CHECKING:
     import torch
@@ -152,7 +152,7 @@ def check_data(text: str) -> None:
 def load_data(text: str, *, root: Path | None = None, limit: int | None = None) -> DataSet:
     """Load the data set called ``text``: a source's name, or ``name:argument`` (such as ``folder:PATH``).
 
-    ``root`` is the cache folder for downloads, by default $QUADNAS_HOME or ~/.cache/quadnas. ``limit`` keeps
+    ``root`` is the cache folder for downloads, by default $QUADNAS_HOME or ~/.quadnas. ``limit`` keeps
     that many training images (held-out ones included), the first of a fixed stratified order; the test split
     stays whole. Raises ConfigError (unknown, missing), DataError (corrupt), MachineError (no network).
     """
@@ -160,9 +160,7 @@ def load_data(text: str, *, root: Path | None = None, limit: int | None = None) 
 
     source, argument = _parse(text)
     source.check(argument)
-    home = os.environ.get("QUADNAS_HOME")
-    cache = root or (Path(home) if home else Path.home() / ".cache" / "quadnas")
-    pools = source.load(argument, cache)
+    pools = source.load(argument, root or own_home())
     order = stratified_order(pools.train.labels, (f"held-out/{i}" for i in range(len(pools.train))))
     if limit is not None:
         order = order[: max(0, limit)]

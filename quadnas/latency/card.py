@@ -162,7 +162,7 @@ class DeviceFacts(Settings):
     may beat. ``extrapolation_error`` is the one-sigma error granted to a shape outside the measured ranges.
     ``fusion`` holds the pairs of operators that the runtime makes one kernel of, ``folded`` the operators
     that are free inside such a kernel. ``terms`` names, per operator, what its time depends on
-    (``quadnas.latency.terms``, ``tiles``); an operator without terms needs a rule in ``surrogates``.
+    (``quadnas.latency.terms``); an operator without terms needs a rule in ``surrogates``.
     ``candidates`` are the terms that such a choice is made from (``quadnas.calibrate.selection``).
     ``winners_space`` is the search space that suits the device, in which the bias of winners is sought.
     """

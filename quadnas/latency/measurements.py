@@ -17,13 +17,13 @@ from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Estimate, LatencyModel, Price
 from quadnas.latency.spread import UNSCALED, Scale
-from quadnas.resources import own_entry, own_home
+from quadnas.resources import own_entry
 from quadnas.run.atomic import disk_errors
 from quadnas.run.journal import Journal
 from quadnas.run.lock import Lock
 
 FEWEST = 2
-"""Models that must have been measured before predictions are scaled: one alone may be an odd one."""
+"""Measurements before predictions are scaled: one alone may be a slip."""
 
 _KIND = "measurements"
 _NO_PRICE = {"description", "provenance", "licence", "source", "winners_space", "held_out", "families_left_out",
@@ -78,17 +78,16 @@ class Scaled(LatencyModel):
 
 
 def scale_of(card: DeviceCard) -> Scale:
-    """The median of measured/predicted over the models measured on a device, from the second one on.
+    """The median of measured/predicted over the models measured on a device, from the second measurement on.
 
     A model that is measured again counts with its newest value, a line of another version of the predictor not
     at all. Raises DataError for a damaged journal.
     """
-    if own_home() is None:
-        return UNSCALED
     path = journal_path(card)
     predictor = _predictor(card)
     newest: dict[str, float] = {}
     stale = set()
+    count = 0
     for number, event in enumerate(Journal(path).read(), 1):
         try:
             line = Measurement.model_validate(event)
@@ -100,10 +99,11 @@ def scale_of(card: DeviceCard) -> Scale:
             ) from None
         if line.predictor_sha256 == predictor:
             newest[line.kernels_sha256] = line.measured_ms / line.predicted_ms
+            count += 1
         else:
             stale.add(line.kernels_sha256)
     unused = len(stale - newest.keys())
-    if len(newest) < FEWEST:
+    if count < FEWEST:
         return Scale(stale=unused)
     return Scale(median(newest.values()), len(newest), unused)
 
@@ -111,8 +111,8 @@ def scale_of(card: DeviceCard) -> Scale:
 def record(estimate: Estimate, batch: int, measured: Measured) -> Scale:
     """Append a measurement of a network to its device's journal, durably; returns the scale from then on.
 
-    ``estimate`` is the network's, scaled or not. Raises ConfigError without a place for the user's own files or
-    for a model that cannot be read, DataError for a damaged journal, MachineError (disk).
+    ``estimate`` is the network's, scaled or not. Raises ConfigError for a
+    model that cannot be read, DataError for a damaged journal, MachineError (disk).
     """
     path = journal_path(estimate.card)
     with disk_errors(path):
@@ -141,7 +141,7 @@ def record(estimate: Estimate, batch: int, measured: Measured) -> Scale:
 
 
 def journal_path(card: DeviceCard) -> Path:
-    """Where a device's measurements lie; raises ConfigError without $QUADNAS_HOME."""
+    """Where a device's measurements lie."""
     return own_entry(_KIND, card.device).with_suffix(".jsonl")
 
 

@@ -23,7 +23,11 @@ class Scale:
 
     def __str__(self) -> str:
         """What every prediction says of it; nothing if there is nothing to say."""
-        found = f"scaled by {self.factor:.3g} from your {self.models} measurements" if self.models else ""
+        found = (
+            f"scaled by {self.factor:.3g} from your measurements of {self.models} models"
+            if self.models
+            else ""
+        )
         stale = f"{self.stale} of your measurements are of another version of the predictor: enter them again"
         return "; ".join(filter(None, (found, stale if self.stale else "")))
 

@@ -38,7 +38,7 @@ def fetch_official(name: str, release: str = RELEASE) -> Path:
 
     Every forest of the archive must have its pinned sha256 and size. Returns the new folder under
     $QUADNAS_HOME/latency_predictors; on any error there is none. Raises ConfigError for an unknown name, a
-    device that is there already, or no $QUADNAS_HOME; MachineError if the network or the disk fails; DataError
+    device that is there already; MachineError if the network or the disk fails; DataError
     for an archive that differs from what is pinned.
     """
     known = published()

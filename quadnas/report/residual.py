@@ -22,7 +22,7 @@ def compare_measured(found: Estimate, batch: int, measured: Measured) -> tuple[d
     if scale.models:
         then = f"from now on predictions on {found.card.device} are {scale}"
     else:
-        then = f"predictions are scaled once {FEWEST} models of yours were measured"
+        then = f"predictions are scaled from your measurement number {FEWEST} on"
     text = (
         f"measured {ms(measured.latency_ms)}: {abs(residual):.1%} {'above' if residual > 0 else 'below'} the "
         f"prediction{place}; recorded in {journal_path(found.card)}; {then}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage, LatencyModel, estimate
-from quadnas.latency.nce import ENGINE_CYCLES, cuts
+from quadnas.latency.terms.nce import ENGINE_CYCLES, cuts
 
 WEIGHTED = ("conv", "conv-bn-relu", "conv-bn-relu6", "conv-bn-hswish", "dwconv", "dwconv-bn-relu")
 POOLS = ("max-pool", "avg-pool", "global-pool")

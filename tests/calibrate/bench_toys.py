@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from quadnas.calibrate.bench import Bench
-from quadnas.calibrate.measuring import Runnable
-from quadnas.calibrate.own_device import open_calibration
-from quadnas.calibrate.own_settings import CalibrateSettings
-from quadnas.calibrate.runtime import Graph, Runtime
-from quadnas.calibrate.sampling import reference_chain
+from quadnas.calibrate.own.bench import Bench
+from quadnas.calibrate.own.device import open_calibration
+from quadnas.calibrate.own.measuring import Runnable
+from quadnas.calibrate.own.runtime import Graph, Runtime
+from quadnas.calibrate.own.sampling import reference_chain
+from quadnas.calibrate.own.settings import CalibrateSettings
 from quadnas.latency.kernels import Kernel
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag

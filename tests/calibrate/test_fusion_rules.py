@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from quadnas.calibrate.bench import Measured
-from quadnas.calibrate.fusion_rules import Rules, probes, rules_from
-from quadnas.calibrate.measuring import Timing
+from quadnas.calibrate.own.bench import Measured
+from quadnas.calibrate.own.fusion_rules import Rules, probes, rules_from
+from quadnas.calibrate.own.measuring import Timing
 from quadnas.latency.fusion import fuse
 
 COSTS_MS = {"layernorm": 0.05, "conv": 1.0, "dwconv": 0.3, "relu": 0.1, "hswish": 0.2, "gelu": 0.4}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from quadnas.calibrate.measuring import LoadMeter, Reference, Runnable, measure, pinned, timed_ms
+from quadnas.calibrate.own.measuring import LoadMeter, Reference, Runnable, measure, pinned, timed_ms
 from quadnas.errors import ConfigError
 from tests.calibrate.bench_toys import Timed, exact
 

@@ -11,7 +11,7 @@ from quadnas.calibrate.evaluate import evaluate
 from quadnas.calibrate.measured import MeasuredNetwork, read_measured
 from quadnas.latency.devices import load_device
 from quadnas.latency.names import words
-from quadnas.latency.nce import cuts
+from quadnas.latency.terms.nce import cuts
 
 MEASURED = Path(os.environ.get("QUADNAS_MEASURED", Path(__file__).parents[2] / "../shared/data"))
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from quadnas.calibrate import fit
-from quadnas.calibrate.own_device import calibrate
-from quadnas.calibrate.runtime import RUNTIMES, Graph
+from quadnas.calibrate.own.device import calibrate
+from quadnas.calibrate.own.runtime import RUNTIMES, Graph
 from quadnas.errors import ConfigError, DataError, Interrupted
 from quadnas.latency.card import DeviceCard
 from quadnas.latency.devices import load_device

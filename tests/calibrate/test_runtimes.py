@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from quadnas.calibrate.measuring import timed_ms
-from quadnas.calibrate.modules import OperatorModule, network_module
-from quadnas.calibrate.onnx_graphs import OnnxModels
-from quadnas.calibrate.runtime import RUNTIMES, Graph
-from quadnas.calibrate.sampling import FAMILIES, prior_chain
+from quadnas.calibrate.own.measuring import timed_ms
+from quadnas.calibrate.own.modules import OperatorModule, network_module
+from quadnas.calibrate.own.onnx_graphs import OnnxModels
+from quadnas.calibrate.own.runtime import RUNTIMES, Graph
+from quadnas.calibrate.own.sampling import FAMILIES, prior_chain
 from quadnas.errors import ConfigError, MachineError
 from quadnas.export.onnx_graph import onnx_bytes
 from quadnas.latency.kernels import Kernel, Operator
@@ -158,8 +158,3 @@ def test_bad_input_is_refused_before_anything_is_measured(
     )
     quadnas("calibrate", *(word for pair in given.items() for word in pair)).refused(code, *parts)
     assert not (tiny.parent / "home").exists()
-
-
-def test_no_place_to_write_to_is_a_question(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("QUADNAS_HOME")
-    quadnas("calibrate", "--device", "here", "--runtime", "torch").refused(2, "--out ./here", "QUADNAS_HOME")

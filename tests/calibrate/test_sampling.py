@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from quadnas.calibrate.sampling import (
+from quadnas.calibrate.own.sampling import (
     CONV_CHANNELS,
     DEPTHWISE_CHANNELS,
     DEPTHWISE_KERNELS,

@@ -10,7 +10,7 @@ from quadnas.config import validated
 from quadnas.latency.backends.additive import operator_ms
 from quadnas.latency.card import DeviceFacts
 from quadnas.latency.kernels import Kernel
-from quadnas.latency.terms import Shapes
+from quadnas.latency.terms.general import Shapes
 from quadnas.testing.toy_device import facts
 
 CANDIDATES = {

@@ -30,7 +30,7 @@ from quadnas.latency.card import DeviceFacts, Sampled
 from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage, Price
-from quadnas.latency.terms import Shapes
+from quadnas.latency.terms.general import Shapes
 from quadnas.search.problem import percentile, price_space, sample_latencies_ms
 from quadnas.space.search_space import load_space
 

@@ -32,6 +32,5 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with the tiny space ``tiny.yaml`` in it and nothing else."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("QUADNAS_HOME", raising=False)
     write(tmp_path / "tiny.yaml", TINY_SPACE)
     return tmp_path

@@ -40,9 +40,9 @@ def found(scale: Scale) -> tuple[float, int]:
     return round(scale.factor, 9), scale.models
 
 
-def test_one_model_alone_scales_nothing(tmp_path: Path) -> None:
+def test_one_measurement_alone_scales_nothing(tmp_path: Path) -> None:
     assert measure(tmp_path, 1, 1.3) == UNSCALED
-    assert measure(tmp_path, 1, 1.4) == UNSCALED  # the same model again
+    assert found(measure(tmp_path, 1, 1.4)) == (1.4, 1)  # the same model again
 
 
 def test_the_scale_is_the_median_over_models_and_a_remeasured_one_counts_anew(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_device_is_loaded_with_its_scale(tmp_path: Path) -> None:
     for size in (1, 2):
         measure(tmp_path, size, 0.8, of=estimate(load_corrected(str(folder)), network(size).kernels))
     loaded = load_corrected(str(folder))
-    assert str(loaded.scale) == "scaled by 0.8 from your 2 measurements"
+    assert str(loaded.scale) == "scaled by 0.8 from your measurements of 2 models"
     assert loaded.price(network(1).kernels)[0].latency_ms == pytest.approx(0.8 * network(1).upper_ms(None))
     uncovered = loaded.price([Kernel("unknown", 1, 1, (1,), 1, batch=2)])[0]
     assert uncovered.latency_ms is None
@@ -118,17 +118,6 @@ def test_a_damaged_journal_is_refused_with_its_line(
     journal.write_text(json.dumps({**json.loads(first), key: value}) + f"\n{second}\n")
     with pytest.raises(DataError, match=rf"toy\.jsonl: line 1 is no measurement \({key}"):
         scale_of(card())
-
-
-def test_without_a_home_nothing_is_scaled_and_nothing_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measure(tmp_path, 1, 0.9)
-    measure(tmp_path, 2, 0.9)
-    monkeypatch.delenv("QUADNAS_HOME")
-    assert scale_of(card()) == UNSCALED
-    with pytest.raises(ConfigError, match="export QUADNAS_HOME"):
-        measure(tmp_path, 3, 0.9)
 
 
 def test_what_cannot_be_recorded_leaves_no_line(tmp_path: Path, home: Path) -> None:

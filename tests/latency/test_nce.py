@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
-from quadnas.latency.nce import MACS_PER_CYCLE, NCE_TERMS, cuts
-from quadnas.latency.terms import Shapes
+from quadnas.latency.terms.general import Shapes
+from quadnas.latency.terms.nce import MACS_PER_CYCLE, TERMS, cuts
 from quadnas.testing.latency import multiply_accumulates
 
 
 def term(kernel: Kernel, name: str) -> float:
     op = kernel.op.split("-")[0]
-    return float(NCE_TERMS[op][name](Shapes.of([kernel]))[0])
+    return float(TERMS[op][name](Shapes.of([kernel]))[0])
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_no_kernel_beats_the_engine(kernel: Kernel, op: str) -> None:
 
 def test_many_shapes_at_once_equal_one_at_a_time() -> None:
     found = [Kernel("conv", side, side, (3 * side,), 4 * side, k) for side in (7, 56, 224) for k in (1, 3, 7)]
-    together = NCE_TERMS["conv"]["engine_cycles"](Shapes.of(found))
+    together = TERMS["conv"]["engine_cycles"](Shapes.of(found))
     assert np.array_equal(together, [term(kernel, "engine_cycles") for kernel in found])
     assert cuts(found) == [cuts([kernel])[0] for kernel in found]
 

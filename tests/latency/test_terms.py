@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadnas.latency.kernels import Kernel
-from quadnas.latency.terms import TERMS, Shapes, peak_work
+from quadnas.latency.terms.general import TERMS, Shapes, peak_work
 from quadnas.testing.latency import multiply_accumulates
 
 SIDES = st.integers(1, 40)

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadnas.latency.kernels import Kernel
-from quadnas.latency.terms import Shapes
-from quadnas.latency.tiles import KNOWN_TERMS
+from quadnas.latency.terms.general import Shapes
+from quadnas.latency.terms.known import KNOWN_TERMS
 from quadnas.testing.latency import DIMENSIONS, grown
 
 LANE_TERMS = [

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadnas.latency import vectors
 from quadnas.latency.kernels import Kernel
-from quadnas.latency.terms import Shapes
-from quadnas.latency.tiles import KNOWN_TERMS
+from quadnas.latency.terms import vectors
+from quadnas.latency.terms.general import Shapes
+from quadnas.latency.terms.known import KNOWN_TERMS
 from quadnas.testing.latency import DIMENSIONS, grown
 
 TERMS = [(op, name) for op, terms in vectors.TERMS.items() for name in terms]

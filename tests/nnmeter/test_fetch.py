@@ -260,9 +260,7 @@ def test_a_device_that_is_there_is_kept(home: Path) -> None:
         fetch_official(NAME, "http://127.0.0.1:1/v1")
 
 
-def test_an_unknown_name_and_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("QUADNAS_HOME", raising=False)
-    quadnas("predictors", "fetch", NAME).refused(2, "$QUADNAS_HOME", "export QUADNAS_HOME=")
+def test_an_unknown_name() -> None:
     quadnas("predictors", "fetch", "cortexA77").refused(2, "no predictor 'cortexA77'", NAME)
     for name in ("../x", "a/b", "", ".hidden"):
         quadnas("predictors", "import", ".", "--as", name).refused(2, "cannot name a device")

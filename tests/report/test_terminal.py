@@ -64,9 +64,9 @@ def test_the_summary_says_what_was_held_to_the_limit_and_the_batch_asked_for() -
 
 
 def test_the_summary_says_what_the_user_s_measurements_changed() -> None:
-    scaled = search_result(scale="scaled by 0.93 from your 3 measurements")
+    scaled = search_result(scale="scaled by 0.93 from your measurements of 3 models")
     text = summary_text(search_settings(), scaled, device_card(), Path("one"))
-    assert "\nscale     scaled by 0.93 from your 3 measurements\n" in text
+    assert "\nscale     scaled by 0.93 from your measurements of 3 models\n" in text
 
 
 def test_names_cannot_command_the_terminal() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quadnas.errors import ConfigError
-from quadnas.resources import available, locate
+from quadnas.resources import available, locate, own_entry
 
 
 @pytest.fixture
@@ -30,6 +30,17 @@ def test_a_user_s_file_is_found_and_wins(home: Path) -> None:
         path = home / "search_spaces" / f"{name}.yaml"
         path.touch()
         assert locate("search_spaces", name) == path
+
+
+def test_without_a_word_the_home_is_in_the_user_s_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QUADNAS_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert own_entry("latency_predictors", "mine") == tmp_path / ".quadnas" / "latency_predictors" / "mine"
+    (tmp_path / ".quadnas" / "search_spaces").mkdir(parents=True)
+    (tmp_path / ".quadnas" / "search_spaces" / "mine.yaml").touch()
+    assert "mine" in available("search_spaces")
 
 
 def test_a_device_is_a_folder_with_a_card(home: Path) -> None:

@@ -11,9 +11,9 @@ from quadnas.latency.card import DeviceCard, DeviceFacts, Sampled
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import BACK_ENDS, Arrays, Coverage, LatencyModel, Price
 from quadnas.latency.names import parts
-from quadnas.latency.nce import ENGINE_CYCLES, MACS_PER_CYCLE
-from quadnas.latency.terms import Shapes, Vector, peak_work
-from quadnas.latency.tiles import KNOWN_TERMS
+from quadnas.latency.terms.general import Shapes, Vector, peak_work
+from quadnas.latency.terms.known import KNOWN_TERMS
+from quadnas.latency.terms.nce import ENGINE_CYCLES, MACS_PER_CYCLE
 
 MAX_MS = 1e6  # a coefficient beyond it is no measurement
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from quadnas.calibrate.measuring import Runnable
+from quadnas.calibrate.own.measuring import Runnable
 from quadnas.latency.kernels import Operator
 from quadnas.registry import Registry
 from quadnas.space.layer import Layer
@@ -30,7 +30,7 @@ class Graph:
 class Runtime(ABC):
     """One inference runtime on this machine's processor, in fp32, at batch 1.
 
-    A runtime is one file in ``quadnas/calibrate/runtimes`` that registers a subclass. It is constructed after
+    A runtime is one file in ``quadnas/calibrate/own/runtimes`` that registers a subclass. It is constructed after
     the process was pinned; the constructor raises MachineError if a package is missing.
     """
 
@@ -47,4 +47,4 @@ class Runtime(ABC):
         """Make a graph ready with random weights; each call of the result is one inference."""
 
 
-RUNTIMES: Registry[type[Runtime]] = Registry("runtime", "quadnas.calibrate.runtimes", "quadnas.runtimes")
+RUNTIMES: Registry[type[Runtime]] = Registry("runtime", "quadnas.calibrate.own.runtimes", "quadnas.runtimes")

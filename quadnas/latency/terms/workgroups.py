@@ -9,7 +9,7 @@ and the share within 5 % of measurements rises from 92 to 97 %. A card names the
 
 import numpy as np
 
-from quadnas.latency.terms import Shapes, Term, Vector
+from quadnas.latency.terms.general import Shapes, Term, Vector
 
 TEXEL = 4  # channels that are read and written together
 BLOCK = 2  # positions along each side that one thread computes
@@ -42,7 +42,7 @@ def _thread_macs(s: Shapes, threads: int) -> Vector:
     return np.ceil(started / threads) * threads * BLOCK**2 * TEXEL * TEXEL * _steps(s)
 
 
-CONV: dict[str, Term] = {
+_CONV: dict[str, Term] = {
     "steps": _steps,
     "groups_4x4": lambda s: _group_macs(s, 4, 4),
     "groups_8x4": lambda s: _group_macs(s, 8, 4),
@@ -54,11 +54,13 @@ CONV: dict[str, Term] = {
     "output_channels": lambda s: s.cout,
 }
 
-DWCONV: dict[str, Term] = {
+_DWCONV: dict[str, Term] = {
     "calls": lambda s: np.ones_like(s.h),
     "texel_macs": lambda s: s.positions * s.kernel**2 * TEXEL * _texels(s.cin),
 }
 
-CONCAT: dict[str, Term] = {
+_CONCAT: dict[str, Term] = {
     "elements_beyond_128k": lambda s: np.maximum(s.positions_in * (s.cin + s.cout) - 128e3, 0),
 }
+
+TERMS: dict[str, dict[str, Term]] = {"conv": _CONV, "dwconv": _DWCONV, "concat": _CONCAT}

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from quadnas.calibrate.measuring import LoadMeter, Reference, Timer, Timing, measure
-from quadnas.calibrate.runtime import Graph, Runtime
+from quadnas.calibrate.own.measuring import LoadMeter, Reference, Timer, Timing, measure
+from quadnas.calibrate.own.runtime import Graph, Runtime
 from quadnas.errors import DataError, Interrupted
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag

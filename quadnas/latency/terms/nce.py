@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadnas.latency.kernels import Kernel
-from quadnas.latency.terms import Shapes, Term, Vector
+from quadnas.latency.terms.general import Shapes, Term, Vector
 
 MACS_PER_CYCLE = 256
 SOFTWARE_MACS_PER_CYCLE = 32  # two for each of the 16 vector cores
@@ -195,7 +195,7 @@ _CONV = ("cycles", "partial_descriptors", "weights", "output", "summed")
 _DWCONV = ("cycles", "tiles")
 
 ENGINE_CYCLES = "engine_cycles"
-NCE_TERMS: dict[str, dict[str, Term]] = {
+TERMS: dict[str, dict[str, Term]] = {
     "conv": {f"engine_{name}": _part(_layout_of, name) for name in _CONV} | {"padded": _padded},
     "dwconv": {f"engine_{name}": _part(_depthwise_layout_of, name) for name in _DWCONV}
     | {"calls": lambda s: np.ones_like(s.h)},

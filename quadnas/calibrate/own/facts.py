@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quadnas.calibrate.fusion_rules import Rules
 from quadnas.calibrate.measured import MeasuredNetwork
-from quadnas.calibrate.own_settings import CalibrateSettings
+from quadnas.calibrate.own.fusion_rules import Rules
+from quadnas.calibrate.own.settings import CalibrateSettings
 from quadnas.config import validated
-from quadnas.latency import vectors
 from quadnas.latency.card import DeviceFacts
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.names import parts
-from quadnas.latency.terms import TERMS, Shapes, peak_work
+from quadnas.latency.terms import vectors
+from quadnas.latency.terms.general import TERMS, Shapes, peak_work
 
 HEADROOM = 3.0
 """A peak is what the best measured graph reached times this: a kernel in it can be that much above its mean."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from quadnas.calibrate.measuring import Runnable
-from quadnas.calibrate.onnx_graphs import OnnxModels
-from quadnas.calibrate.runtime import RUNTIMES, Graph, Runtime
+from quadnas.calibrate.own.measuring import Runnable
+from quadnas.calibrate.own.onnx_graphs import OnnxModels
+from quadnas.calibrate.own.runtime import RUNTIMES, Graph, Runtime
 from quadnas.extras import optional
 
 

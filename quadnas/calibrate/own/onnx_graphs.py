@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from quadnas.blocks.base import block_of
-from quadnas.calibrate.modules import network_module
-from quadnas.calibrate.runtime import Graph
+from quadnas.calibrate.own.modules import network_module
+from quadnas.calibrate.own.runtime import Graph
 from quadnas.errors import ConfigError
 from quadnas.export.onnx_graph import OPSET, onnx_bytes
 from quadnas.extras import optional

@@ -1,13 +1,12 @@
 """What a calibration is asked for, checked before torch is imported."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from quadnas.config import Settings
-from quadnas.errors import ConfigError
+from quadnas.resources import own_entry
 
 
 class CalibrateSettings(Settings):
@@ -22,12 +21,5 @@ class CalibrateSettings(Settings):
 
 
 def calibration_folder(device: str, out: Path | None) -> Path:
-    """Where a calibration lives: ``out``, else where ``--device NAME`` finds it; else raises ConfigError."""
-    if out is not None:
-        return out
-    if home := os.environ.get("QUADNAS_HOME"):
-        return Path(home, "latency_predictors", device)
-    raise ConfigError(
-        f"say where the device goes: --out ./{device}, for --device ./{device}; or set QUADNAS_HOME to a folder "
-        f"of yours, for --device {device}"
-    )
+    """Where a calibration lives: ``out``, else where ``--device NAME`` finds it."""
+    return own_entry("latency_predictors", device) if out is None else out

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from quadnas.calibrate.measuring import Runnable
-from quadnas.calibrate.modules import OperatorModule, network_module
-from quadnas.calibrate.runtime import RUNTIMES, Graph, Runtime
+from quadnas.calibrate.own.measuring import Runnable
+from quadnas.calibrate.own.modules import OperatorModule, network_module
+from quadnas.calibrate.own.runtime import RUNTIMES, Graph, Runtime
 
 
 @RUNTIMES.register("torch")

@@ -6,9 +6,7 @@ when channels, map or kernel grow.
 
 import numpy as np
 
-from quadnas.latency import vectors, workgroups
-from quadnas.latency.nce import NCE_TERMS
-from quadnas.latency.terms import TERMS, Shapes, Term, Vector
+from quadnas.latency.terms.general import Shapes, Term, Vector
 
 LANES = 128  # of a TPU's vector registers
 WIDE = 56  # sides beyond it cost a TPU more per element; fully so at twice the side
@@ -103,15 +101,9 @@ _GLOBAL_POOL: dict[str, Term] = {
     "images": lambda s: s.batch,
 }
 
-_OWN: dict[str, dict[str, Term]] = {
-    "conv": TERMS["conv"] | _CONV | workgroups.CONV | NCE_TERMS["conv"],
-    "dwconv": TERMS["dwconv"] | _DWCONV | workgroups.DWCONV | NCE_TERMS["dwconv"],
-    "fc": TERMS["fc"] | NCE_TERMS["fc"],
-    "avg-pool": TERMS["avg-pool"] | _AVG_POOL,
-    "global-pool": TERMS["global-pool"] | _GLOBAL_POOL,
-    "concat": TERMS["concat"] | workgroups.CONCAT,
+TERMS: dict[str, dict[str, Term]] = {
+    "conv": _CONV,
+    "dwconv": _DWCONV,
+    "avg-pool": _AVG_POOL,
+    "global-pool": _GLOBAL_POOL,
 }
-KNOWN_TERMS: dict[str, dict[str, Term]] = {
-    op: _OWN.get(op, terms) | vectors.TERMS.get(op, {}) for op, terms in TERMS.items()
-}
-"""All terms that a card may name, by operator."""

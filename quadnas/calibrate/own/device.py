@@ -16,16 +16,16 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from quadnas.calibrate.bench import Bench, Measured
 from quadnas.calibrate.design import Design
 from quadnas.calibrate.fit import ARRAY_FILE, fit_networks
-from quadnas.calibrate.fusion_rules import Rules, probes, rules_from
 from quadnas.calibrate.measured import MeasuredNetwork
-from quadnas.calibrate.measuring import pinned, timed_ms
-from quadnas.calibrate.own_facts import facts_of
-from quadnas.calibrate.own_settings import CalibrateSettings
-from quadnas.calibrate.runtime import RUNTIMES, Graph
-from quadnas.calibrate.sampling import FAMILIES, finer_chain, prior_chain, reference_chain
+from quadnas.calibrate.own.bench import Bench, Measured
+from quadnas.calibrate.own.facts import facts_of
+from quadnas.calibrate.own.fusion_rules import Rules, probes, rules_from
+from quadnas.calibrate.own.measuring import pinned, timed_ms
+from quadnas.calibrate.own.runtime import RUNTIMES, Graph
+from quadnas.calibrate.own.sampling import FAMILIES, finer_chain, prior_chain, reference_chain
+from quadnas.calibrate.own.settings import CalibrateSettings
 from quadnas.errors import ConfigError
 from quadnas.latency.backends.additive import Additive
 from quadnas.latency.card import DeviceCard, Rerun, write_card

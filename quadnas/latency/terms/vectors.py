@@ -5,7 +5,7 @@ They obey the law of ``quadnas.latency.terms``: none falls when channels, map or
 
 import numpy as np
 
-from quadnas.latency.terms import Shapes, Term, Vector
+from quadnas.latency.terms.general import Shapes, Term, Vector
 
 LANES = 16  # fp32 values in one register of 512 bits
 LARGE_TAPS = 7  # sides of depthwise kernels up to it have code of their own

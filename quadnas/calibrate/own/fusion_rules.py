@@ -7,8 +7,8 @@ activation, the cheaper of the two. Batch normalisation is always folded: networ
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quadnas.calibrate.bench import Measured
-from quadnas.calibrate.runtime import Graph
+from quadnas.calibrate.own.bench import Measured
+from quadnas.calibrate.own.runtime import Graph
 from quadnas.latency.kernels import Kernel, Operator
 
 FIRST = ("conv", "dwconv")
