@@ -23,11 +23,8 @@ class Scale:
 
     def __str__(self) -> str:
         """What every prediction says of it; nothing if there is nothing to say."""
-        found = (
-            f"scaled by {self.factor:.3g} from your measurements of {self.models} models"
-            if self.models
-            else ""
-        )
+        models = f"{self.models} model{'s' * (self.models > 1)}"
+        found = f"scaled by {self.factor:.3g} from your measurements of {models}" if self.models else ""
         stale = f"{self.stale} of your measurements are of another version of the predictor: enter them again"
         return "; ".join(filter(None, (found, stale if self.stale else "")))
 
