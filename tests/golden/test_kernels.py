@@ -9,20 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from quadnas.latency.devices import load_device
 from quadnas.latency.fusion import fuse
 from quadnas.latency.kernels import Kernel
 from quadnas.network import operators_of
 from quadnas.space.layer import Layer
 from tests.golden.networks import MOBILENET_V2, mobilenet_v2, quadranet_xs
-from tests.golden.rules import DEVICES, rules_of
 
 FOLDER = Path(__file__).parent
 NETWORKS = {"mobilenet_v2": mobilenet_v2(), "quadranet_xs": quadranet_xs()}
+DEVICES = ("cortexA76", "adreno640", "myriadvpu", "a100")
 CASES = [(network, device) for network in NETWORKS for device in DEVICES]
 
 
 def fused(layers: tuple[Layer, ...], device: str) -> list[Kernel]:
-    return fuse(operators_of(layers, 224), rules_of(device))
+    return fuse(operators_of(layers, 224), load_device(device).card.fusion)
 
 
 def text(kernels: list[Kernel]) -> str:

@@ -23,7 +23,7 @@ from quadnas.nnmeter.onnx_graph import read_onnx
 from quadnas.space.layer import Layer
 from tests.golden.networks import mobilenet_v2, quadranet_xs
 from tests.golden.onnx_networks import write_mobilenet_v2
-from tests.golden.rules import DEVICES, rules_of
+from tests.golden.test_kernels import DEVICES
 
 pytest.importorskip("onnx")
 
@@ -64,8 +64,8 @@ NETWORKS = {"mobilenet_v2": mobilenet_v2(), "quadranet_xs": quadranet_xs(), "qua
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_both_routes_find_the_same_kernels(network: str, device: str, files: dict[str, Path]) -> None:
-    ours = fuse(operators_of(NETWORKS[network], 224), rules_of(device))
-    found = detect(files[network], rules_of(device))
+    ours = fuse(operators_of(NETWORKS[network], 224), load_device(device).card.fusion)
+    found = detect(files[network], load_device(device).card.fusion)
     assert spelled(found.kernels) == spelled(ours)
     assert found.shape == (1, 3, 224, 224)
 
