@@ -2,13 +2,16 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
+from pydantic import Field
 from torch import nn
 
 from quadnas.config import Settings, validated
 from quadnas.errors import ConfigError
-from quadnas.latency.kernels import Operator
+from quadnas.latency.kernels import Operator, chain
+from quadnas.ops.mlp import MLP, mlp_operators
+from quadnas.ops.residual import MetaFormer, Mixer, pre_norm_operators
 from quadnas.registry import Registry
 from quadnas.space.layer import Layer
 
@@ -59,6 +62,56 @@ class Block(Settings):
 
 
 BLOCKS: Registry[type[Block]] = Registry("block family", "quadnas.blocks", "quadnas.blocks")
+
+
+class MetaFormerBlock(Block):
+    """Families x + g1 mixer(LN(x)), then x + g2 MLP(LN(x)), which differ in their mixer.
+
+    The MLP is ``expansion`` times as wide; ``layer_scale`` is the first value of g1 and g2, or None for none.
+    """
+
+    expansion: Annotated[int, Field(ge=1, le=16)]
+    layer_scale: Annotated[float, Field(gt=0)] | None = 1e-6
+
+    @abstractmethod
+    def mixer(self, channels: int) -> Mixer | None:
+        """A freshly initialised mixer of positions; None leaves out its half."""
+
+    @abstractmethod
+    def mixer_operators(self, channels: int, height: int, width: int) -> list[Operator]:
+        """The operators of the mixer as deployed, which read -1; empty without a mixer."""
+
+    def mlp(self, channels: int) -> MLP:
+        """A freshly initialised MLP."""
+        return MLP(channels, self.expansion)
+
+    def mlp_operators(self, channels: int, height: int, width: int) -> list[Operator]:
+        """The operators of the MLP as deployed, which read -1."""
+        return mlp_operators(height, width, channels, self.expansion)
+
+    def check(self, ports: Ports) -> None:
+        """Both halves are residual, so the shape cannot change."""
+        require_same_shape(next(name for name in BLOCKS if BLOCKS[name] is type(self)), ports)
+
+    def build(self, ports: Ports) -> MetaFormer:
+        """A freshly initialised block."""
+        channels = ports.channels_in
+        return MetaFormer(channels, self.mixer(channels), self.mlp(channels), self.layer_scale)
+
+    def deployed(self, module: nn.Module) -> nn.Module:
+        """Without layer scale, with plain operators."""
+        assert isinstance(module, MetaFormer)
+        return module.deployed()
+
+    def operators(self, ports: Ports, height: int, width: int) -> list[Operator]:
+        """Per half LayerNorm, what it mixes with, and the sum; layer scale is folded into the weights."""
+        size = ports.channels_in, height, width
+        halves = (self.mixer_operators(*size), self.mlp_operators(*size))
+        return chain(*(pre_norm_operators(half) for half in halves if half))
+
+    def in_supernet(self) -> Self:
+        """Layer scale 0.1: with 1e-6 the architecture gradient would vanish in the first steps."""
+        return self if self.layer_scale is None else self.model_copy(update={"layer_scale": 0.1})
 
 
 def block_of(layer: Layer) -> tuple[Block, Ports]:

@@ -1,6 +1,7 @@
 """The kernel: one fused operator with its shape, the unit in which latency is priced."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,16 @@ class Kernel:
         """Input channels, summed over all inputs."""
         return sum(self.inputs)
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a convolution or fully connected layer, bias not counted; 0 for all others."""
+        depth = {"conv": self.cin, "dwconv": 1, "fc": self.cin}.get(self.op.split("-")[0], 0)
+        patches = self.kernel == self.stride  # an incomplete patch at the border is dropped
+        height, width = (
+            side // self.stride if patches else -(-side // self.stride) for side in (self.h, self.w)
+        )
+        return self.batch * height * width * self.cout * depth * self.kernel**2
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:
@@ -38,3 +49,15 @@ class Operator:
 
     kernel: Kernel
     sources: tuple[int, ...] = ()
+
+
+def chain(*parts: Sequence[Operator]) -> list[Operator]:
+    """The parts in sequence: what a part reads as its input (-1) is the last operator of the parts before it."""
+    operators: list[Operator] = []
+    for part in parts:
+        first = len(operators)
+        operators += [
+            replace(o, sources=tuple(first + (source if source >= 0 else -1) for source in o.sources))
+            for o in part
+        ]
+    return operators

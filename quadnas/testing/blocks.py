@@ -7,31 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from quadnas.blocks.base import Block, Ports
-from quadnas.latency.kernels import Kernel
-
-
-def macs(kernel: Kernel, out_height: int, out_width: int) -> int:
-    """Multiply-accumulates of a convolution or fully connected kernel; 0 for everything else."""
-    family = kernel.op.split("-")[0]
-    per_output = {
-        "conv": kernel.cin * kernel.cout * kernel.kernel**2,
-        "dwconv": kernel.cin * kernel.kernel**2,
-        "fc": kernel.cin * kernel.cout,
-    }.get(family, 0)
-    return kernel.batch * per_output * out_height * out_width
 
 
 def declared_macs(block: Block, ports: Ports, height: int, width: int) -> int:
-    """Multiply-accumulates of all convolution and fully connected operators that the block declares."""
-    total = 0
-    for operator in block.operators(ports, height, width):
-        kernel = operator.kernel
-        floor = kernel.kernel == kernel.stride  # patches: an incomplete one is dropped
-        rounded = [
-            side // kernel.stride if floor else -(-side // kernel.stride) for side in (kernel.h, kernel.w)
-        ]
-        total += macs(kernel, rounded[0], rounded[1])
-    return total
+    """Multiply-accumulates of all operators that the block declares on a map of this size."""
+    return sum(operator.kernel.macs for operator in block.operators(ports, height, width))
 
 
 def check_block(block: Block, ports: Ports, height: int, width: int) -> None:

@@ -32,7 +32,7 @@ def mobilenet_v2(classes: int = 1000) -> tuple[Layer, ...]:
             )
             channels = wide
     head = Layer(block="conv_bn", channels_in=channels, channels_out=1280, arguments={"kernel": 1})
-    last = Layer(block="classifier", channels_in=1280, channels_out=classes, arguments={"norm": False})
+    last = Layer(block="classifier", channels_in=1280, channels_out=classes, arguments={"norm": "none"})
     return (*layers, head, last)
 
 

@@ -26,7 +26,8 @@ CASES: list[tuple[Block, Ports]] = [
     (Patchify(), Ports(3, 8, 4)),
     (Downsample(), Ports(8, 16, 2)),
     (Classifier(), Ports(8, 10, 1)),
-    (Classifier(norm=False), Ports(8, 10, 1)),
+    (Classifier(norm="before-pool"), Ports(8, 10, 1)),
+    (Classifier(norm="none"), Ports(8, 10, 1)),
     (ConvBNBlock(kernel=3), Ports(3, 8, 2)),
     (ConvBNBlock(kernel=1), Ports(8, 16, 1)),
     (MBConv(kernel=3, expansion=1), Ports(8, 8, 1)),
@@ -59,17 +60,19 @@ def test_quadra_block_is_the_published_one() -> None:
         variance = t.var(1, keepdim=True, correction=0)
         return (t - mean) / (variance + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
 
-    def branch(t: torch.Tensor, i: int) -> torch.Tensor:
-        return F.conv2d(t, block.quadratic.weight[i], block.quadratic.bias[i], padding=2, groups=6)
+    mixer, mlp = block.spatial.branch.mixer, block.channel.branch.mixer
 
-    u = norm(x, block.norm_spatial.weight, block.norm_spatial.bias)
-    y = x + block.scale_spatial[:, None, None] * (branch(u, 0) * branch(u, 1) + branch(u, 2))
-    v = norm(y, block.norm_mlp.weight, block.norm_mlp.bias)
-    hidden = F.conv2d(v, block.expand.weight[:, :, None, None], block.expand.bias)
+    def branch(t: torch.Tensor, i: int) -> torch.Tensor:
+        return F.conv2d(t, mixer.weight[i], mixer.bias[i], padding=2, groups=6)
+
+    def pointwise(t: torch.Tensor, linear: torch.nn.Linear) -> torch.Tensor:
+        return F.conv2d(t, linear.weight[:, :, None, None], linear.bias)
+
+    u = norm(x, block.spatial.branch.norm.weight, block.spatial.branch.norm.bias)
+    y = x + block.spatial.scale[:, None, None] * (branch(u, 0) * branch(u, 1) + branch(u, 2))
+    hidden = pointwise(norm(y, block.channel.branch.norm.weight, block.channel.branch.norm.bias), mlp.expand)
     erf_gelu = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
-    z = y + block.scale_mlp[:, None, None] * F.conv2d(
-        erf_gelu, block.project.weight[:, :, None, None], block.project.bias
-    )
+    z = y + block.channel.scale[:, None, None] * pointwise(erf_gelu, mlp.project)
     torch.testing.assert_close(block(x), z, rtol=1e-10, atol=1e-10)
 
 

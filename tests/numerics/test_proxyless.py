@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quadnas.blocks.base import BLOCKS, Block, Ports
-from quadnas.blocks.quadra import QuadraModule
 from quadnas.data.base import Batch
 from quadnas.latency.kernels import Kernel, Operator
 from quadnas.network import Network
+from quadnas.ops.residual import Residual
 from quadnas.search.objective import architecture_loss
 from quadnas.search.strategies.proxyless import Proxyless
 from tests.toy import taps_ms, toy_problem, toy_space
@@ -114,9 +114,8 @@ def test_the_latency_term_favours_the_faster_of_two_equal_candidates() -> None:
     """Candidates whose outputs are equal differ in latency alone: the expensive one must lose."""
     search = strategy(limit_ms=1.0, schedule={"architecture_rate": 0.1})
     for module in search.supernet.modules():
-        if isinstance(module, QuadraModule):
-            nn.init.zeros_(module.scale_spatial)
-            nn.init.zeros_(module.scale_mlp)
+        if isinstance(module, Residual):
+            nn.init.zeros_(module.scale)
     for seed in range(60):
         search.update_architecture(batch(), generator(seed), multiplier=10.0)
     labels = toy_problem().space.slots[0].labels
