@@ -44,7 +44,7 @@ def mobile() -> list[Layer]:
         Layer(
             block="mbconv", channels_in=8, channels_out=12, stride=2, arguments={"kernel": 5, "expansion": 1}
         ),
-        Layer(block="classifier", channels_in=12, channels_out=3, arguments={"norm": False}),
+        Layer(block="classifier", channels_in=12, channels_out=3, arguments={"norm": "none"}),
     ]
 
 

@@ -60,19 +60,22 @@ def test_quadra_block_is_the_published_one() -> None:
         variance = t.var(1, keepdim=True, correction=0)
         return (t - mean) / (variance + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
 
-    mixer, mlp = block.spatial.branch.mixer, block.channel.branch.mixer
+    p = block.get_parameter
+    weight, bias = p("spatial.branch.mixer.weight"), p("spatial.branch.mixer.bias")
 
     def branch(t: torch.Tensor, i: int) -> torch.Tensor:
-        return F.conv2d(t, mixer.weight[i], mixer.bias[i], padding=2, groups=6)
+        return F.conv2d(t, weight[i], bias[i], padding=2, groups=6)
 
-    def pointwise(t: torch.Tensor, linear: torch.nn.Linear) -> torch.Tensor:
-        return F.conv2d(t, linear.weight[:, :, None, None], linear.bias)
+    def pointwise(t: torch.Tensor, name: str) -> torch.Tensor:
+        name = f"channel.branch.mixer.{name}"
+        return F.conv2d(t, p(f"{name}.weight")[:, :, None, None], p(f"{name}.bias"))
 
-    u = norm(x, block.spatial.branch.norm.weight, block.spatial.branch.norm.bias)
-    y = x + block.spatial.scale[:, None, None] * (branch(u, 0) * branch(u, 1) + branch(u, 2))
-    hidden = pointwise(norm(y, block.channel.branch.norm.weight, block.channel.branch.norm.bias), mlp.expand)
+    u = norm(x, p("spatial.branch.norm.weight"), p("spatial.branch.norm.bias"))
+    y = x + p("spatial.scale")[:, None, None] * (branch(u, 0) * branch(u, 1) + branch(u, 2))
+    v = norm(y, p("channel.branch.norm.weight"), p("channel.branch.norm.bias"))
+    hidden = pointwise(v, "expand")
     erf_gelu = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
-    z = y + block.channel.scale[:, None, None] * pointwise(erf_gelu, mlp.project)
+    z = y + p("channel.scale")[:, None, None] * pointwise(erf_gelu, "project")
     torch.testing.assert_close(block(x), z, rtol=1e-10, atol=1e-10)
 
 
