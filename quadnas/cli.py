@@ -180,6 +180,23 @@ def evaluate(
     print_answer({**asdict(score), "size": size}, as_json, text)
 
 
+@app.command()
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="One model, by name or as a file [all that have a name].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models with their parameters, multiply-accumulates and input size."""
+    from quadnas.space.model_family import find_model, find_models
+
+    specs = find_models() if name is None else [find_model(name)]
+    from quadnas.report.models import list_models
+
+    rows, text = list_models(specs)
+    print_answer(rows, as_json, text)
+
+
 app.command()(cli_latency.latency)
 app.command()(cli_latency.calibrate)
 

@@ -1,7 +1,7 @@
 """The options that several commands share, and how a command answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +41,6 @@ InputSize = Annotated[
 ]
 
 
-def print_answer(answer: Mapping[str, Any], as_json: bool, text: str) -> None:
+def print_answer(answer: Mapping[str, Any] | Sequence[Any], as_json: bool, text: str) -> None:
     """Print ``answer`` as one line of JSON, or ``text``."""
     typer.echo(json.dumps(answer) if as_json else text)

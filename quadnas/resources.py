@@ -13,6 +13,7 @@ _PACKAGE = Path(__file__).parent
 _KINDS = {
     "search_spaces": "search space",
     "latency_predictors": "device",
+    "models": "model family",
     "experiments": "experiment",
     "measurements": "device",
 }
@@ -25,13 +26,18 @@ def _folders(kind: str) -> Iterator[Path]:
     yield own_home() / kind
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a bare name, not a path: letters, digits, - and _."""
+    return _NAME.fullmatch(text) is not None
+
+
 def available(kind: str) -> dict[str, Path]:
-    """All named entries of ``search_spaces``, ``latency_predictors`` or ``experiments``: name -> path."""
+    """All named entries of a data folder such as ``search_spaces``: name -> path."""
     entries: dict[str, Path] = {}
     for folder in _folders(kind):
         if folder.is_dir():
             found = (p for p in folder.iterdir() if p.suffix == ".yaml" or (p / "card.yaml").is_file())
-            entries.update((path.stem, path) for path in found if _NAME.fullmatch(path.stem))
+            entries.update((path.stem, path) for path in found if is_name(path.stem))
     return dict(sorted(entries.items()))
 
 
@@ -44,7 +50,7 @@ def locate(kind: str, name: str) -> Path:
     if name in entries:
         return entries[name]
     path = Path(name)
-    if name and not _NAME.fullmatch(name) and os.path.exists(path):  # noqa: PTH110 (a name can be too long for Path)
+    if name and not is_name(name) and os.path.exists(path):  # noqa: PTH110 (a name can be too long for Path)
         return path
     raise ConfigError(
         f"no {_KINDS[kind]} {name!r}; {did_you_mean(name, entries)}; "
@@ -60,6 +66,6 @@ def own_home() -> Path:
 
 def own_entry(kind: str, name: str) -> Path:
     """Where the user's own entry ``name`` of a kind belongs; raises ConfigError if it cannot be a name."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ConfigError(f"{name[:80]!r} cannot name a {_KINDS[kind]}: use letters, digits, - and _")
     return own_home() / kind / name

@@ -33,6 +33,9 @@ class Normalization:
     std: tuple[float, float, float]
 
 
+IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 @dataclass(frozen=True, eq=False)
 class Split(ABC):
     """Labelled images that are read by index; ``labels`` is (N,) int64 on the CPU.

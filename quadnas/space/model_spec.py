@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadnas.config import Settings, read_settings
+from quadnas.data.base import IMAGENET_NORMALIZATION
 from quadnas.space.layer import Layer, Positive
 
 Triple = tuple[float, float, float]
@@ -24,6 +25,14 @@ class InputSpec(Settings):
     std: Triple
 
 
+IMAGENET_INPUT = InputSpec(size=224, mean=IMAGENET_NORMALIZATION.mean, std=IMAGENET_NORMALIZATION.std)
+
+
+def counted_classes(count: int) -> tuple[str, ...]:
+    """Names for classes that have none."""
+    return tuple(f"class {number}" for number in range(count))
+
+
 class ModelSpec(Settings):
     """A network block by block with every argument; what depends on the run stands under ``provenance``."""
 
@@ -33,6 +42,11 @@ class ModelSpec(Settings):
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=2)]
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_design(self) -> bool:
+        """Whether the classes are only counted: the spec is a design, which takes the classes of any data."""
+        return self.classes == counted_classes(len(self.classes))
 
     @field_validator("layers")
     @classmethod

@@ -30,6 +30,16 @@ class BlockChoice(Settings):
         """The keys beside ``block`` and ``stride``."""
         return dict(self.model_extra or {})
 
+    def layer(self, channels_in: int, channels_out: int) -> Layer:
+        """The block between these channels."""
+        return Layer(
+            block=self.block,
+            channels_in=channels_in,
+            channels_out=channels_out,
+            stride=self.stride,
+            arguments=self.arguments,
+        )
+
 
 class Stage(Settings):
     """``depth`` slots of equal width; ``candidates`` replaces the space's list."""
@@ -134,25 +144,15 @@ def load_space(name: str) -> SearchSpace:
 def space_from(file: SpaceFile, path: Path) -> SearchSpace:
     """Lay the file out as a sequence of layers and slots; ``path`` names it in errors."""
     channels = file.stages[0].channels
-    positions: list[Layer | Slot] = [_layer(file.stem, 3, channels)]
+    positions: list[Layer | Slot] = [file.stem.layer(3, channels)]
     for number, stage in enumerate(file.stages):
         if number:
-            positions.append(_layer(file.downsample, channels, stage.channels))
+            positions.append(file.downsample.layer(channels, stage.channels))
         channels = stage.channels
         choices = file.candidates if stage.candidates is None else stage.candidates
         candidates = dict(_expand(choices, channels, f"{path}: stages.{number}"))
         positions.extend(Slot(number, candidates) for _ in range(stage.depth))
-    return SearchSpace(path.stem, file.description, tuple(positions), _layer(file.head, channels, 1))
-
-
-def _layer(choice: BlockChoice, channels_in: int, channels_out: int) -> Layer:
-    return Layer(
-        block=choice.block,
-        channels_in=channels_in,
-        channels_out=channels_out,
-        stride=choice.stride,
-        arguments=choice.arguments,
-    )
+    return SearchSpace(path.stem, file.description, tuple(positions), file.head.layer(channels, 1))
 
 
 def _expand(choices: Sequence[BlockChoice], channels: int, where: str) -> Iterator[tuple[str, Layer]]:
@@ -166,6 +166,6 @@ def _expand(choices: Sequence[BlockChoice], channels: int, where: str) -> Iterat
             if label in seen:
                 raise ConfigError(f"{where}: two candidates would be labelled {label!r}; drop one of them")
             seen.add(label)
-            yield label, _layer(choice, channels, channels).model_copy(update={"arguments": arguments})
+            yield label, choice.layer(channels, channels).model_copy(update={"arguments": arguments})
     if not seen:
         raise ConfigError(f"{where}: no candidates; list some under 'candidates'")

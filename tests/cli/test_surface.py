@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ["--out", "--to", "-o", "source"],
     "train": ["--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
+    "models": ["--json", "name"],
     "latency": ["--batch", "--device", "--input-size", "--json", "--measured", "model"],
     "calibrate": ["--device", "--input-size", "--json", "--minutes", "--out", "--runtime", "--space", "--threads"],
     "spaces list": [],
@@ -101,7 +102,7 @@ def test_an_incomplete_or_mistyped_command_is_refused_before_torch(arguments: li
 
 def test_the_light_modules_need_no_torch() -> None:
     modules = ["cli", "units", "config", "resources", "space.search_space", "space.model_spec",
-               "data.base", "latency.devices"]  # fmt: skip
+               "space.model_family", "data.base", "latency.devices"]  # fmt: skip
     code = "import sys\n" + "".join(f"import quadnas.{m}; print(quadnas.{m}.__name__, 'torch' in sys.modules)\n"
                                     for m in modules)  # fmt: skip
     assert python("-c", code).out == "".join(f"quadnas.{m} False\n" for m in modules)

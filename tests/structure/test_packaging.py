@@ -11,7 +11,7 @@ import pytest
 
 from tests.structure.source import PACKAGE, ROOT
 
-DATA = ("search_spaces", "latency_predictors", "experiments")
+DATA = ("search_spaces", "latency_predictors", "models", "experiments")
 
 
 def run(*arguments: object, cwd: Path, path: Path | None = None) -> str:
@@ -82,13 +82,13 @@ def test_the_installed_package_finds_its_data_from_anywhere(installed: Path, tmp
     """``-S`` leaves out site-packages, and with them the editable checkout."""
     code = (
         "import sys, quadnas.resources as r\n"
-        "for kind in ('search_spaces', 'latency_predictors', 'experiments'):\n"
+        "for kind in ('search_spaces', 'latency_predictors', 'models', 'experiments'):\n"
         "    for name, path in r.available(kind).items(): print(kind, name, path)\n"
         "print(sys.path, file=sys.stderr)"
     )
     found = [line.split(" ", 2) for line in run("-S", "-c", code, cwd=tmp_path, path=installed).splitlines()]
     names = {(kind, name) for kind, name, _ in found}
-    assert {("search_spaces", "quadranet"), ("experiments", "quickstart")} <= names
+    assert {("search_spaces", "quadranet"), ("models", "quadranet"), ("experiments", "quickstart")} <= names
     assert {("latency_predictors", device) for device in ("cortexA76", "myriadvpu", "a100")} <= names
     assert all(Path(path).is_relative_to(installed / "quadnas" / "_data") for _, _, path in found)
 
