@@ -4,19 +4,22 @@ import torch
 import torch.nn.functional as F
 
 from quadnas.data.base import Normalization
+from quadnas.data.draws import Draws
 
 
-def random_crops(images: torch.Tensor, *, flip: bool, generator: torch.Generator) -> torch.Tensor:
+def random_crops(images: torch.Tensor, draws: Draws, *, shift: bool, flip: bool) -> torch.Tensor:
     """Shift every image by up to an eighth of its side, black beyond the edge, and mirror half of them.
 
-    ``images`` is (B, C, H, W) and so is the result; ``flip`` allows mirroring. The numbers are drawn on the
-    CPU, so that every device sees the same crops.
+    ``images`` is (B, C, H, W) and so is the result; ``shift`` and ``flip`` allow each. The numbers are drawn
+    on the CPU, so that every device sees the same crops.
     """
     count, _, height, width = images.shape
-    pad_h, pad_w = max(1, round(height / 8)), max(1, round(width / 8))
-    top = torch.randint(2 * pad_h + 1, (count, 1), generator=generator)
-    left = torch.randint(2 * pad_w + 1, (count, 1), generator=generator)
-    mirrored = (torch.rand((count, 1), generator=generator) < 0.5) & flip
+    pad_h, pad_w = (max(1, round(side / 8)) if shift else 0 for side in (height, width))
+    generator, whole = draws.generator(), (draws.count, 1)
+    part = slice(draws.positions.start, draws.positions.stop)
+    top = torch.randint(2 * pad_h + 1, whole, generator=generator)[part]
+    left = torch.randint(2 * pad_w + 1, whole, generator=generator)[part]
+    mirrored = (torch.rand(whole, generator=generator)[part] < 0.5) & flip
     rows = top + torch.arange(height)
     columns = torch.arange(width).expand(count, width)
     columns = left + torch.where(mirrored, width - 1 - columns, columns)

@@ -15,14 +15,25 @@ from quadnas.resources import own_home
 if TYPE_CHECKING:
     import torch
 
+    from quadnas.data.draws import Draws
+
 HELD_OUT_SHARE = 0.2
 
 
 class Batch(NamedTuple):
-    """Network input: ``images`` (B, 3, S, S) float32, normalised, channels-last; ``labels`` (B,) int64."""
+    """Network input: ``images`` (B, 3, S, S) float32, normalised, channels-last.
+
+    ``labels`` is (B,) int64, or (B, classes) float32 shares where an augmentation mixes images; either is a
+    target of ``cross_entropy``.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+
+    @property
+    def classes(self) -> torch.Tensor:
+        """The class with the largest share, (B,) int64."""
+        return self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
 
 
 @dataclass(frozen=True)
@@ -38,12 +49,13 @@ IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 
 @dataclass(frozen=True, eq=False)
 class Split(ABC):
-    """Labelled images that are read by index; ``labels`` is (N,) int64 on the CPU.
+    """Labelled images that are read by index; ``labels`` is (N,) int64 on the CPU, below ``class_count``.
 
-    Nothing in a split is random: every random number comes from the generator given to ``batch``.
+    Nothing in a split is random: every random number comes from the draws given to ``batch``.
     """
 
     labels: torch.Tensor
+    class_count: int
     normalization: Normalization
 
     lookahead = 0
@@ -57,11 +69,11 @@ class Split(ABC):
         return replace(self, normalization=normalization)
 
     @abstractmethod
-    def batch(self, indices: torch.Tensor, *, size: int, generator: torch.Generator | None) -> Batch:
-        """The images at ``indices`` (B,) as ``size`` x ``size`` pixels.
+    def batch(self, indices: torch.Tensor, *, size: int, draws: Draws | None) -> Batch:
+        """The images at ``indices`` (B,) as ``size`` x ``size`` pixels, with int64 labels.
 
-        ``generator`` (on the CPU, whatever the device) draws the augmentation; None means none of it.
-        Raises DataError naming the file that cannot be decoded.
+        ``draws``, one position per index, tell the augmentation of the bytes: crops, mirroring and
+        distortions; None means none of it. Raises DataError naming the file that cannot be decoded.
         """
 
     @abstractmethod

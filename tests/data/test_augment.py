@@ -6,9 +6,15 @@ import torch
 from PIL import Image
 
 from quadnas.data.augment import random_crops, to_network_input
+from quadnas.data.augmentation import BASIC
 from quadnas.data.base import Normalization
+from quadnas.data.draws import Draws
 
 PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
+
+
+def whole(count: int) -> Draws:
+    return Draws(BASIC, seed=1, count=count, positions=range(count))
 
 
 def windows(image: np.ndarray, pad: int, flips: tuple[bool, ...]) -> dict[bytes, tuple[int, int, bool]]:
@@ -32,7 +38,7 @@ def test_crops_are_the_shifts_up_to_an_eighth_all_equally_often(side: int, pad: 
     allowed = windows(image, pad, (False, True) if flip else (False,))
     draws = 200 * len(allowed)
     batch = torch.from_numpy(image).expand(draws, 3, side, side)
-    crops = random_crops(batch, flip=flip, generator=torch.Generator().manual_seed(1))
+    crops = random_crops(batch, whole(draws), shift=True, flip=flip)
     assert crops.shape == batch.shape
     assert torch.equal(crops[:, 0], crops[:, 2]), "all channels move together"
     counts = dict.fromkeys(allowed.values(), 0)
@@ -45,7 +51,7 @@ def test_crops_are_the_shifts_up_to_an_eighth_all_equally_often(side: int, pad: 
 
 def test_height_and_width_are_padded_by_their_own_eighth() -> None:
     image = torch.full((400, 1, 8, 32), 9, dtype=torch.uint8)
-    crops = random_crops(image, flip=False, generator=torch.Generator().manual_seed(2))
+    crops = random_crops(image, whole(400), shift=True, flip=False)
     black_rows = (crops[:, 0].amax(2) == 0).sum(1)
     black_columns = (crops[:, 0].amax(1) == 0).sum(1)
     assert set(black_rows.tolist()) == {0, 1}

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quadnas.data.augmentation import NO_AUGMENTATION
 from quadnas.data.base import Batch, Normalization, Split
 from quadnas.data.batches import batches_per_epoch, evaluation_batches, minibatches
+from quadnas.data.draws import Draws
 from quadnas.data.memory import MemorySplit
 from quadnas.data.order import epoch_order, stable_seed, stratified_order
 from quadnas.errors import DataError
@@ -21,13 +23,15 @@ def numbered(count: int) -> MemorySplit:
     """Images of one colour whose label is that colour, so that every batch shows where it comes from."""
     colours = torch.arange(count)
     images = colours.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8).contiguous()
-    return MemorySplit(labels=colours, normalization=PLAIN, images=images, flip=True)
+    return MemorySplit(labels=colours, class_count=count, normalization=PLAIN, images=images, flip=True)
 
 
 def noise(count: int) -> MemorySplit:
     generator = torch.Generator().manual_seed(7)
     images = torch.randint(256, (count, 3, 16, 16), generator=generator).to(torch.uint8)
-    return MemorySplit(labels=torch.arange(count), normalization=PLAIN, images=images, flip=True)
+    return MemorySplit(
+        labels=torch.arange(count), class_count=count, normalization=PLAIN, images=images, flip=True
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,7 @@ class SlowSplit(Split):
     corrupt: int = -1
     lookahead = 2
 
-    def batch(self, indices: torch.Tensor, *, size: int, generator: torch.Generator | None) -> Batch:
+    def batch(self, indices: torch.Tensor, *, size: int, draws: Draws | None) -> Batch:
         self.made.append(int(indices[0]))
         if self.corrupt in indices:
             raise DataError("this image is corrupt")
@@ -122,17 +126,17 @@ def test_an_epoch_resumed_in_the_middle_gives_the_same_batches(start: int) -> No
 
 def test_augmentation_differs_between_seeds_epochs_and_batches_and_can_be_off() -> None:
     split = noise(1).subset(torch.zeros(64, dtype=torch.int64))
-    plain = split.batch(torch.arange(32), size=16, generator=None).images
+    plain = split.batch(torch.arange(32), size=16, draws=None).images
     seen = [plain]
     for seed, epoch in [(0, 0), (0, 1), (1, 0)]:
         seen += [b.images for b in minibatches(split, 32, size=16, seed=seed, epoch=epoch)]
     assert len({images.numpy().tobytes() for images in seen}) == 7
-    off = minibatches(split, 32, size=16, seed=0, epoch=0, augment=False)
+    off = minibatches(split, 32, size=16, seed=0, epoch=0, augmentation=NO_AUGMENTATION)
     assert all(torch.equal(batch.images, plain) for batch in off)
 
 
 def slow(corrupt: int = -1) -> SlowSplit:
-    return SlowSplit(labels=torch.arange(20), normalization=PLAIN, corrupt=corrupt)
+    return SlowSplit(labels=torch.arange(20), class_count=20, normalization=PLAIN, corrupt=corrupt)
 
 
 def test_background_work_keeps_the_order_and_runs_no_further_ahead_than_told() -> None:

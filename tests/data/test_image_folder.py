@@ -1,11 +1,14 @@
 """Image folders: real PNG and JPEG files, every kind of pixel, damage, links, layouts."""
 
+import math
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +16,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.stats import kstest
 
+from quadnas.data.augmentation import Augmentation
 from quadnas.data.base import load_data
 from quadnas.data.batches import minibatches
-from quadnas.data.files import FileSplit, crop_box, read_image
+from quadnas.data.crops import random_box
+from quadnas.data.draws import ImageDraws
+from quadnas.data.files import FileSplit, read_image
 from quadnas.errors import ConfigError, DataError
 
 
@@ -91,7 +98,7 @@ def test_given_parts_are_kept_apart(parted: Path, name: str) -> None:
         f"{c}/train{i}.png" for c in "xy" for i in range(5)
     ]
     assert sorted(files_of(data.test)) == [f"{c}/val{i}.png" for c in "xy" for i in range(2)]
-    images, labels = data.test.batch(torch.arange(4), size=16, generator=None)
+    images, labels = data.test.batch(torch.arange(4), size=16, draws=None)
     assert images.shape == (4, 3, 16, 16)
     assert images.is_contiguous(memory_format=torch.channels_last)
     # ImageNet's normalisation of the blue channel: mean 0.406, deviation 0.225
@@ -142,29 +149,66 @@ def test_evaluation_takes_the_centre_and_ignores_the_edge(tmp_path: Path) -> Non
     assert (read_image(str(tmp_path / "edge.png"), 35, None)[[0, -1], 17, 0] < 255).all()
 
 
-unit = st.floats(0, 1, exclude_max=True)
+def chance(seed: int, **settings: Any) -> ImageDraws:
+    return ImageDraws(Augmentation(**settings), Random(seed), fill=(0, 0, 0))
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.lists(unit, min_size=5, max_size=5))
-def test_a_random_crop_lies_inside_and_keeps_the_law_of_area_and_aspect(
-    width: int, height: int, draws: list[float]
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 2**32))
+def test_a_random_crop_lies_inside_and_keeps_to_area_and_aspect_or_is_the_largest_centred_part(
+    width: int, height: int, seed: int
 ) -> None:
-    left, top, right, bottom = crop_box(width, height, draws)
+    left, top, right, bottom = random_box(width, height, chance(seed, scale=(0.2, 0.9), ratio=(0.5, 1.5)))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
-    box_w, box_h = right - left, bottom - top
-    assert box_w * box_h <= width * height * 1.0001
-    if box_w < width * 0.9999 and box_h < height * 0.9999:
-        assert box_w * box_h == pytest.approx(width * height * (0.08 + 0.92 * draws[0]), rel=1e-6)
-        assert 0.7499 <= box_w / box_h <= 1.3334
+    share = (right - left) * (bottom - top) / (width * height)
+    aspect = (right - left) / (bottom - top)
+    assert 0.4999 <= aspect <= 1.5001
+    if not 0.1999 <= share <= 0.9001:
+        assert width - right == pytest.approx(left)
+        assert height - bottom == pytest.approx(top)
+        assert right - left == pytest.approx(width) or bottom - top == pytest.approx(height)
 
 
-def test_the_last_draw_mirrors_the_crop(tmp_path: Path) -> None:
+def test_random_crops_of_a_square_image_have_uniform_areas_log_uniform_aspects_and_uniform_places() -> None:
+    """At most a third of a square's area fits for every aspect of 1/3 to 3, so nothing is drawn anew."""
+    draws = chance(3, scale=(0.03, 0.33), ratio=(1 / 3, 3))
+    boxes = np.array([random_box(100, 100, draws) for _ in range(4000)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    laws = {
+        "area": (sides.prod(1) / 10_000 - 0.03) / 0.30,
+        "aspect": (np.log(sides[:, 0] / sides[:, 1]) / math.log(3) + 1) / 2,
+        "left": boxes[:, 0] / (100 - sides[:, 0]),
+        "top": boxes[:, 1] / (100 - sides[:, 1]),
+    }
+    for name, values in laws.items():
+        assert kstest(values, "uniform").pvalue > 1e-4, name
+
+
+def test_half_of_the_crops_are_mirrored_and_none_without_flip(tmp_path: Path) -> None:
     noisy(tmp_path / "n.png", 5)
-    straight = read_image(str(tmp_path / "n.png"), 24, [0.5, 0.5, 0.3, 0.6, 0.5])
-    mirrored = read_image(str(tmp_path / "n.png"), 24, [0.5, 0.5, 0.3, 0.6, 0.49])
-    assert np.array_equal(mirrored, np.fliplr(straight))
-    assert not np.array_equal(mirrored, straight)
+    mirrored = 0
+    for seed in range(200):
+        straight = read_image(str(tmp_path / "n.png"), 12, chance(seed, flip=False))
+        either = read_image(str(tmp_path / "n.png"), 12, chance(seed))
+        mirrored += np.array_equal(either, np.fliplr(straight))
+        assert np.array_equal(either, np.fliplr(straight)) != np.array_equal(either, straight)
+    assert 100 - 35 < mirrored < 100 + 35  # five standard deviations
+
+
+def test_files_can_be_shifted_or_left_at_the_centre(tmp_path: Path) -> None:
+    noisy(tmp_path / "n.png", 6)
+    centre = read_image(str(tmp_path / "n.png"), 16, None)
+    assert np.array_equal(
+        read_image(str(tmp_path / "n.png"), 16, chance(0, crops="none", flip=False)), centre
+    )
+    padded = np.pad(centre, ((2, 2), (2, 2), (0, 0)))
+    allowed = {padded[y : y + 16, x : x + 16].tobytes() for y in range(5) for x in range(5)}
+    assert len(allowed) == 25
+    seen = {
+        read_image(str(tmp_path / "n.png"), 16, chance(seed, crops="shift", flip=False)).tobytes()
+        for seed in range(300)
+    }
+    assert seen == allowed
 
 
 def test_large_jpegs_are_decoded_smaller_without_shifting_the_crop(tmp_path: Path) -> None:
@@ -174,9 +218,10 @@ def test_large_jpegs_are_decoded_smaller_without_shifting_the_crop(tmp_path: Pat
     )
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "r.jpg", quality=100)
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "r.png")
-    for draws in (None, [0.3, 0.2, 0.9, 0.1, 0.9]):
+    for seed in range(4):
         small, exact = (
-            read_image(str(tmp_path / name), 32, draws).astype(int) for name in ("r.jpg", "r.png")
+            read_image(str(tmp_path / name), 32, chance(seed) if seed else None).astype(int)
+            for name in ("r.jpg", "r.png")
         )
         assert np.abs(small - exact).max() <= 3
 

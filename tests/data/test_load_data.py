@@ -86,13 +86,13 @@ def test_another_normalisation_reaches_every_split(digits: DataSet) -> None:
     changed = digits.normalized_by(Normalization((0.0,) * 3, (0.5,) * 3))
     assert changed.normalization.std == (0.5,) * 3
     for split in (changed.train, changed.held_out, changed.test):
-        images = split.batch(torch.arange(20), size=8, generator=None).images
+        images = split.batch(torch.arange(20), size=8, draws=None).images
         assert images.min() == 0
         assert images.max() == pytest.approx(2.0)
 
 
 def test_batches_lie_on_the_device_asked_for(digits: DataSet) -> None:
-    batch = digits.to(torch.device("meta")).test.batch(torch.arange(4), size=8, generator=None)
+    batch = digits.to(torch.device("meta")).test.batch(torch.arange(4), size=8, draws=None)
     assert batch.images.device.type == batch.labels.device.type == "meta"
 
 

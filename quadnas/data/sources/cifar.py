@@ -78,6 +78,7 @@ class Cifar:
         records = np.concatenate([self._records(folder / name, count) for name, count in files.items()])
         return MemorySplit(
             labels=torch.from_numpy(records[:, self.label_bytes - 1].astype(np.int64)),
+            class_count=self.class_count,
             normalization=self.normalization,
             images=torch.from_numpy(records[:, self.label_bytes :].reshape(-1, 3, SIDE, SIDE)),
             flip=True,

@@ -27,6 +27,7 @@ class Digits:
         bunch = load_digits()
         whole = MemorySplit(
             labels=torch.from_numpy(bunch.target).long(),
+            class_count=10,
             normalization=Normalization((0.305,) * 3, (0.376,) * 3),
             images=torch.from_numpy(bunch.images / 16 * 255).round().to(torch.uint8).unsqueeze(1),
             flip=False,

@@ -157,6 +157,7 @@ def _split(folder: Path, part: str) -> MemorySplit:
         raise DataError(f"{folder}: {part} label {int(labels.max())}, but labels go from 0 to 9")
     return MemorySplit(
         labels=labels.long(),
+        class_count=len(CLASSES),
         normalization=Normalization((0.286,) * 3, (0.353,) * 3),
         images=images.unsqueeze(1),
         flip=True,

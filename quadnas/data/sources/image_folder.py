@@ -122,6 +122,7 @@ def _split(classes: Classes) -> FileSplit:
     labels = [label for label, files in enumerate(classes.values()) for _ in files]
     return FileSplit(
         labels=torch.tensor(labels),
+        class_count=len(classes),
         normalization=IMAGENET_NORMALIZATION,
         paths=tuple(path for files in classes.values() for path in files),
     )
