@@ -12,7 +12,7 @@ class Kernel:
     ``layernorm``, ``gelu``, ``global-pool`` ...); ``h`` and ``w`` are the height and width of the input;
     ``inputs`` holds the channels of every input (one for most operators, several for ``add``, ``mul``,
     ``concat``); ``kernel`` is the side of the kernel. A fully connected layer over positions is a 1x1
-    ``conv``; ``fc`` has h = w = 1.
+    ``conv``; ``fc`` has h = w = 1. A ``matmul`` is ``h`` products, each of a (w, cin) with a (cin, cout) matrix.
     """
 
     op: str
@@ -31,8 +31,9 @@ class Kernel:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of a convolution or fully connected layer, bias not counted; 0 for all others."""
-        depth = {"conv": self.cin, "dwconv": 1, "fc": self.cin}.get(self.op.split("-")[0], 0)
+        """Multiply-accumulates of convolution, fully connected layer (bias not counted) or matmul; else 0."""
+        dense = dict.fromkeys(("conv", "fc", "matmul"), self.cin)
+        depth = (dense | {"dwconv": 1}).get(self.op.split("-")[0], 0)
         patches = self.kernel == self.stride  # an incomplete patch at the border is dropped
         height, width = (
             side // self.stride if patches else -(-side // self.stride) for side in (self.h, self.w)

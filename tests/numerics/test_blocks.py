@@ -9,10 +9,13 @@ from torch.nn import functional as F
 from quadnas.blocks.base import BLOCKS, Block, Ports
 from quadnas.blocks.classifier import Classifier
 from quadnas.blocks.conv_bn import ConvBNBlock
+from quadnas.blocks.hor import Hor
 from quadnas.blocks.identity import Identity
 from quadnas.blocks.mbconv import MBConv
+from quadnas.blocks.patch_merging import PatchMerging
 from quadnas.blocks.patchify import Downsample, Patchify
 from quadnas.blocks.quadra import Quadra
+from quadnas.blocks.swin import Swin
 from quadnas.config import parse_yaml, validated
 from quadnas.errors import ConfigError
 from quadnas.network import Network
@@ -34,6 +37,11 @@ CASES: list[tuple[Block, Ports]] = [
     (MBConv(kernel=5, expansion=3), Ports(8, 16, 1)),
     (MBConv(kernel=7, expansion=6), Ports(8, 8, 2)),
     (MBConv(kernel=3, expansion=6), Ports(8, 8, 1)),
+    (Hor(order=2, expansion=4), Ports(8, 8, 1)),
+    (Hor(order=5, expansion=2), Ports(16, 16, 1)),
+    (Swin(expansion=4), Ports(32, 32, 1)),
+    (Swin(expansion=2, shift=3, layer_scale=0.1), Ports(64, 64, 1)),
+    (PatchMerging(), Ports(8, 12, 2)),
 ]
 
 
