@@ -2,31 +2,88 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import accumulate
+from operator import mul
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from quadnas.blocks.base import block_of
 from quadnas.errors import ConfigError
 from quadnas.latency.kernels import Kernel, Operator
 from quadnas.latency.model import LatencyModel
+from quadnas.ops.drop_path import DropPath
 from quadnas.space.layer import Layer
 from quadnas.space.search_space import SearchSpace, Slot
 
 
-class Network(nn.Module):
+class _Sequence(nn.Module):
+    """Layers in sequence.
+
+    With ``checkpointing`` (gradient checkpointing) a training pass keeps only what passes from layer to layer and
+    computes the inside of a layer again for the backward pass.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.checkpointing = False
+
+    def _run(self, layer: nn.Module, x: Tensor) -> Tensor:
+        again = self.checkpointing and self.training
+        output: Tensor = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
+        return output
+
+    def set_drop_path(self, maximum: float) -> None:
+        """Stochastic depth: rates that rise linearly from 0 in the first residual block to ``maximum`` in the last.
+
+        Source: ConvNeXt (arXiv 2201.03545) appendix A, after Huang et al. (arXiv 1603.09382) section 3.
+        """
+        paths = [[m for m in layer.modules() if isinstance(m, DropPath)] for layer in self.layers]
+        residual = [found for found in paths if found]
+        for number, found in enumerate(residual):
+            for path in found:
+                path.rate = maximum * number / max(1, len(residual) - 1)
+
+
+class Network(_Sequence):
     """The layers of a model spec in sequence: images (N, 3, H, W) -> logits (N, classes)."""
 
     def __init__(self, layers: Iterable[Layer]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(build(layer) for layer in layers)
+        super().__init__(build(layer) for layer in layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, classes)."""
         x = images.contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
-            x = layer(x)
+            x = self._run(layer, x)
         return x
+
+
+class Backbone(_Sequence):
+    """A network without its classifier, for dense prediction: images -> the last map of every stage, finest first.
+
+    (N, 3, H, W) -> [(N, ``channels[i]``, H / ``strides[i]``, W / ``strides[i]``)]. ``network`` was built from
+    ``layers``; its modules are shared.
+    """
+
+    def __init__(self, layers: Sequence[Layer], network: Network) -> None:
+        super().__init__(network.layers[:-1])
+        strides = list(accumulate((layer.stride for layer in layers), mul))
+        self._ends = [i for i, behind in enumerate(layers[1:]) if behind.stride > 1 or behind is layers[-1]]
+        self.channels = tuple(layers[i].channels_out for i in self._ends)
+        self.strides = tuple(strides[i] for i in self._ends)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) -> one map per stage."""
+        maps = []
+        x = images.contiguous(memory_format=torch.channels_last)
+        for number, layer in enumerate(self.layers):
+            x = self._run(layer, x)
+            if number in self._ends:
+                maps.append(x)
+        return maps
 
 
 def deployed(layers: Iterable[Layer], network: Network) -> nn.Sequential:

@@ -1,0 +1,106 @@
+"""Networks as a whole: stochastic depth by position, gradient checkpointing, the body as a backbone."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from quadnas.network import Backbone, Network
+from quadnas.ops.drop_path import DropPath
+from quadnas.space.layer import Layer
+
+
+def layers() -> list[Layer]:
+    """Two stages of two QuadraBlocks, 8 and 16 channels, and a MobileNet stage that shrinks in its first block."""
+
+    def layer(block: str, channels_in: int, channels_out: int, stride: int = 1, **arguments: object) -> Layer:
+        return Layer(
+            block=block,
+            channels_in=channels_in,
+            channels_out=channels_out,
+            stride=stride,
+            arguments=arguments,
+        )
+
+    return [
+        layer("patchify", 3, 8, 4),
+        *[layer("quadra", 8, 8, kernel=3, expansion=2, layer_scale=0.5)] * 2,
+        layer("downsample", 8, 16, 2),
+        *[layer("quadra", 16, 16, kernel=3, expansion=2, layer_scale=0.5)] * 2,
+        layer("mbconv", 16, 24, 2, expansion=2),
+        layer("mbconv", 24, 24, expansion=2),
+        layer("classifier", 24, 5),
+    ]
+
+
+def test_drop_path_rises_linearly_over_the_residual_blocks() -> None:
+    network = Network(layers())
+    network.set_drop_path(0.3)
+    rates = [[m.rate for m in layer.modules() if isinstance(m, DropPath)] for layer in network.layers]
+    expected = [[], [0, 0], [0.1, 0.1], [], [0.2, 0.2], [0.3, 0.3], [], [], []]  # two halves in a QuadraBlock
+    for found, wanted in zip(rates, expected, strict=True):
+        assert found == pytest.approx(wanted)
+
+
+def saved_bytes(network: Network, images: Tensor) -> int:
+    """Bytes of distinct storages that autograd keeps for the backward pass, parameters excluded."""
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = network(images)
+    kept = sum(sizes.values())
+    logits.sum().backward()
+    return kept
+
+
+def test_gradient_checkpointing_changes_the_memory_and_not_one_bit_of_the_gradients() -> None:
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = Network(layers())
+    network.set_drop_path(0.5)
+    kept, gradients = [], []
+    for checkpointing in (False, True):
+        network.checkpointing = checkpointing
+        network.zero_grad()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            kept.append(saved_bytes(network, images))
+        gradients.append([p.grad for p in network.parameters()])
+    assert all(map(torch.equal, *gradients))
+    # what passes between the layers: the images in channels-last, 8@16x16 three times, 16@8x8 three, 24@4x4 two
+    borders = 4 * 4 * (3 * 64 * 64 + 3 * 8 * 16 * 16 + 3 * 16 * 8 * 8 + 2 * 24 * 4 * 4)
+    assert kept[1] == pytest.approx(borders, rel=0.01)
+    assert kept[0] > 3 * kept[1]
+
+
+def test_nothing_is_checkpointed_in_evaluation() -> None:
+    network = Network(layers()).eval()
+    images = torch.randn(1, 3, 32, 32)
+    expected = network(images)
+    network.checkpointing = True
+    assert torch.equal(network(images), expected)
+
+
+def test_a_backbone_gives_the_last_map_of_every_stage() -> None:
+    network = Network(layers()).eval()
+    backbone = Backbone(layers(), network).eval()
+    maps = backbone(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert backbone.channels == (8, 16, 24)
+    assert backbone.strides == (4, 8, 16)
+    assert [tuple(m.shape) for m in maps] == [(2, 8, 16, 16), (2, 16, 8, 8), (2, 24, 4, 4)]
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network.layers[-1](maps[-1]), network(images))
+    classifier = sum(p.numel() for p in network.layers[-1].parameters())
+    whole = sum(p.numel() for p in network.parameters())
+    assert sum(p.numel() for p in backbone.parameters()) == whole - classifier
+
+
+def test_a_backbone_takes_images_that_no_stride_divides() -> None:
+    backbone = Backbone(layers(), Network(layers()))
+    assert [tuple(m.shape[2:]) for m in backbone(torch.randn(1, 3, 75, 107))] == [(18, 26), (9, 13), (5, 7)]
