@@ -36,7 +36,7 @@ class _Sequence(nn.Module):
         return output
 
     def set_drop_path(self, maximum: float) -> None:
-        """Stochastic depth: rates that rise linearly from 0 in the first residual block to ``maximum`` in the last.
+        """Stochastic depth with rates that rise linearly from 0 in the first residual block to ``maximum``.
 
         Source: ConvNeXt (arXiv 2201.03545) appendix A, after Huang et al. (arXiv 1603.09382) section 3.
         """
