@@ -11,7 +11,7 @@ from quadnas.config import Settings, validated
 from quadnas.errors import ConfigError
 from quadnas.latency.kernels import Operator, chain
 from quadnas.ops.mlp import MLP, mlp_operators
-from quadnas.ops.residual import MetaFormer, Mixer, pre_norm_operators
+from quadnas.ops.residual import MetaFormer, Mixer, Residual, pre_norm_operators
 from quadnas.registry import Registry
 from quadnas.space.layer import Layer
 
@@ -64,14 +64,31 @@ class Block(Settings):
 BLOCKS: Registry[type[Block]] = Registry("block family", "quadnas.blocks", "quadnas.blocks")
 
 
-class MetaFormerBlock(Block):
-    """Families x + g1 mixer(LN(x)), then x + g2 MLP(LN(x)), which differ in their mixer.
+class ResidualBlock(Block):
+    """Families of residual branches with layer scale, which keep the shape.
 
-    The MLP is ``expansion`` times as wide; ``layer_scale`` is the first value of g1 and g2, or None for none.
+    ``expansion`` is the width of their MLP over that of the map; ``layer_scale`` the first value, None for none.
     """
 
     expansion: Annotated[int, Field(ge=1, le=16)]
     layer_scale: Annotated[float, Field(gt=0)] | None = 1e-6
+
+    def check(self, ports: Ports) -> None:
+        """The input is added to the output."""
+        require_same_shape(next(name for name in BLOCKS if BLOCKS[name] is type(self)), ports)
+
+    def deployed(self, module: nn.Module) -> nn.Module:
+        """Without layer scale, of plain operators."""
+        assert isinstance(module, MetaFormer | Residual)
+        return module.deployed()
+
+    def in_supernet(self) -> Self:
+        """Layer scale 0.1: with 1e-6 the architecture gradient would vanish in the first steps."""
+        return self if self.layer_scale is None else self.model_copy(update={"layer_scale": 0.1})
+
+
+class MetaFormerBlock(ResidualBlock):
+    """Families x + g1 mixer(LN(x)), then x + g2 MLP(LN(x)), which differ in their mixer."""
 
     @abstractmethod
     def mixer(self, channels: int) -> Mixer | None:
@@ -89,29 +106,16 @@ class MetaFormerBlock(Block):
         """The operators of the MLP as deployed, which read -1."""
         return mlp_operators(height, width, channels, self.expansion)
 
-    def check(self, ports: Ports) -> None:
-        """Both halves are residual, so the shape cannot change."""
-        require_same_shape(next(name for name in BLOCKS if BLOCKS[name] is type(self)), ports)
-
     def build(self, ports: Ports) -> MetaFormer:
         """A freshly initialised block."""
         channels = ports.channels_in
         return MetaFormer(channels, self.mixer(channels), self.mlp(channels), self.layer_scale)
-
-    def deployed(self, module: nn.Module) -> nn.Module:
-        """Without layer scale, with plain operators."""
-        assert isinstance(module, MetaFormer)
-        return module.deployed()
 
     def operators(self, ports: Ports, height: int, width: int) -> list[Operator]:
         """Per half LayerNorm, what it mixes with, and the sum; layer scale is folded into the weights."""
         size = ports.channels_in, height, width
         halves = (self.mixer_operators(*size), self.mlp_operators(*size))
         return chain(*(pre_norm_operators(half) for half in halves if half))
-
-    def in_supernet(self) -> Self:
-        """Layer scale 0.1: with 1e-6 the architecture gradient would vanish in the first steps."""
-        return self if self.layer_scale is None else self.model_copy(update={"layer_scale": 0.1})
 
 
 def block_of(layer: Layer) -> tuple[Block, Ports]:

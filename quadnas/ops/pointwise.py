@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from quadnas.ops.factors import QuadraticForm
@@ -31,7 +30,6 @@ class _QuadraticLinear(torch.autograd.Function):
         return linear.addcmul_(factor_a, factor_b)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight, bias = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
@@ -49,7 +47,7 @@ class _QuadraticLinear(torch.autograd.Function):
 def quadratic_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Apply y = (A x) o (B x) + C x over the last dimension, keeping only x for the backward pass.
 
-    x: (..., I); weight: (3, O, I) and bias: (3, O) in the order A, B, C. Returns (..., O). Differentiable once.
+    x: (..., I); weight: (3, O, I) and bias: (3, O) in the order A, B, C. Returns (..., O). Differentiable twice.
     Source: QuadraNet (arXiv 2311.17956), table V.
     """
     device = x.device.type

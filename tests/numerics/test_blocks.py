@@ -8,13 +8,16 @@ from torch.nn import functional as F
 
 from quadnas.blocks.base import BLOCKS, Block, Ports
 from quadnas.blocks.classifier import Classifier
+from quadnas.blocks.conv import Conv
 from quadnas.blocks.conv_bn import ConvBNBlock
+from quadnas.blocks.convnext import ConvNeXt
 from quadnas.blocks.hor import Hor
 from quadnas.blocks.identity import Identity
 from quadnas.blocks.mbconv import MBConv
 from quadnas.blocks.patch_merging import PatchMerging
 from quadnas.blocks.patchify import Downsample, Patchify
 from quadnas.blocks.quadra import Quadra
+from quadnas.blocks.skip import Skip
 from quadnas.blocks.swin import Swin
 from quadnas.config import parse_yaml, validated
 from quadnas.errors import ConfigError
@@ -25,6 +28,12 @@ from quadnas.testing.blocks import check_block, declared_macs
 CASES: list[tuple[Block, Ports]] = [
     (Quadra(kernel=3, expansion=2), Ports(8, 8, 1)),
     (Quadra(kernel=7, expansion=4), Ports(8, 8, 1)),
+    (Quadra(kernel=1, expansion=3, quadratic_layers=1, layer_scale=None), Ports(8, 8, 1)),
+    (Quadra(kernel=15, expansion=2, quadratic_layers=2), Ports(8, 8, 1)),
+    (Skip(expansion=4), Ports(8, 8, 1)),
+    (Conv(expansion=2, kernel=5), Ports(8, 8, 1)),
+    (ConvNeXt(), Ports(8, 8, 1)),
+    (ConvNeXt(kernel=5, expansion=2, quadratic=True), Ports(8, 8, 1)),
     (Identity(), Ports(8, 8, 1)),
     (Patchify(), Ports(3, 8, 4)),
     (Downsample(), Ports(8, 16, 2)),
@@ -126,15 +135,21 @@ def test_published_parameter_and_mac_counts(
     assert total / 1e9 == pytest.approx(gmacs, abs=0.0006)
 
 
-@pytest.mark.parametrize("name", ["quadra", "identity"])
+@pytest.mark.parametrize("name", ["quadra", "skip", "conv", "convnext", "identity"])
 def test_shape_keeping_blocks_refuse_to_change_the_shape(name: str) -> None:
-    arguments = {"kernel": 3, "expansion": 2} if name == "quadra" else {}
-    block = BLOCKS[name].model_validate(arguments)
+    arguments = {"quadra": {"kernel": 3, "expansion": 2}, "skip": {"expansion": 2}, "conv": {"expansion": 2}}
+    block = BLOCKS[name].model_validate(arguments.get(name, {}))
+    block.check(Ports(8, 8, 1))
     for ports in (Ports(8, 16, 1), Ports(8, 8, 2)):
-        with pytest.raises(ConfigError, match="keeps the shape"):
+        with pytest.raises(ConfigError, match=f"'{name}' keeps the shape"):
             block.check(ports)
 
 
 def test_even_kernels_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"kernel.*odd"):
         validated({"kernel": 4, "expansion": 2}, Quadra, "here")
+
+
+@pytest.mark.parametrize("kernel", [21, 31])
+def test_a_receptive_field_as_wide_as_the_map(kernel: int) -> None:
+    check_block(Quadra(kernel=kernel, expansion=2), Ports(8, 8, 1), 16, 18)

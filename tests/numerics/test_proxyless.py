@@ -114,7 +114,7 @@ def test_the_latency_term_favours_the_faster_of_two_equal_candidates() -> None:
     """Candidates whose outputs are equal differ in latency alone: the expensive one must lose."""
     search = strategy(limit_ms=1.0, schedule={"architecture_rate": 0.1})
     for module in search.supernet.modules():
-        if isinstance(module, Residual):
+        if isinstance(module, Residual) and module.scale is not None:
             nn.init.zeros_(module.scale)
     for seed in range(60):
         search.update_architecture(batch(), generator(seed), multiplier=10.0)
