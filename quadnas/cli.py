@@ -10,8 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quadnas import cli_latency
-from quadnas.cli_options import Batch, Data, InputSize, Json, Latency, Margin, Resume, TrainSize, print_answer
+from quadnas import cli_compare, cli_latency
+from quadnas.cli_options import (
+    MODEL,
+    Batch,
+    Data,
+    InputSize,
+    Json,
+    Latency,
+    Margin,
+    Resume,
+    TrainSize,
+    check_resumable,
+    print_answer,
+    require_command,
+    unused_folder,
+)
 from quadnas.errors import ConfigError, MachineError, QuadnasError
 
 if TYPE_CHECKING:
@@ -81,7 +95,7 @@ def search(
             "--max-latency 300ms; or --config FILE, or --resume RUN"
         )
     if resume:
-        _check_resumable(resume, chosen, config, out)
+        check_resumable(resume, chosen, config, out)
     from quadnas.report.page import write_report
     from quadnas.report.progress import Progress
     from quadnas.report.terminal import architecture_text, summary_text
@@ -118,7 +132,7 @@ def export(
 
 @app.command()
 def train(
-    model: Annotated[Path | None, typer.Argument(help="A model spec (YAML).")] = None,
+    model: Annotated[Path | None, typer.Argument(help=MODEL)] = None,
     data: Data = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Passes over the training data [20].")
@@ -133,26 +147,26 @@ def train(
     given = {"data": data, "epochs": epochs, "train_size": train_size, "seed": seed}
     chosen = {key: value for key, value in given.items() if value is not None}
     if resume:
-        _check_resumable(resume, chosen, model, out)
+        check_resumable(resume, chosen, model, out)
     from quadnas.config import validated
     from quadnas.report.progress import Progress
     from quadnas.run.folder import RunFolder
     from quadnas.run.interrupt import stop_requested
-    from quadnas.space.model_spec import load_model_spec
+    from quadnas.space.model_family import find_model
     from quadnas.training import standalone
 
     if resume:
         folder = RunFolder.open(resume)
-        _require_kind(folder, "train")
+        require_command(folder, "train")
     elif model is None:
-        raise ConfigError("quadnas train needs a model spec (quadnas train model.yaml) or --resume RUN")
+        raise ConfigError("quadnas train needs a model (quadnas train model.yaml, quadnas train quadranet12_xxs) or --resume RUN")
     else:
-        spec = load_model_spec(model)
+        spec = find_model(model)
         settings = validated(
             {"model": spec.model_dump(), **chosen}, standalone.TrainSettings, "the command line"
         )
         standalone.prepare(settings)  # a mistake is refused before there is a run folder
-        path = out or _unused("runs", f"train-{model.stem}")
+        path = out or unused_folder("runs", f"train-{model.stem}")
         folder = RunFolder.create(path, settings.model_dump(mode="json"))
     with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
         score = standalone.train_network(folder, progress, stop)
@@ -165,17 +179,17 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model spec (YAML).")],
+    model: Annotated[Path, typer.Argument(help=MODEL)],
     weights: Annotated[Path, typer.Argument(help="Its weights (safetensors).")],
     data: Data = None,
     train_size: TrainSize = None,
     as_json: Json = False,
 ) -> None:
     """Measure the accuracy of a network with given weights on the test split."""
-    from quadnas.space.model_spec import load_model_spec
+    from quadnas.space.model_family import find_model
     from quadnas.training.standalone import evaluate_weights
 
-    score, size = evaluate_weights(load_model_spec(model), weights, data or "digits", train_size)
+    score, size = evaluate_weights(find_model(model), weights, data or "digits", train_size)
     text = f"test accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {score.images} images of side {size}"
     print_answer({**asdict(score), "size": size}, as_json, text)
 
@@ -197,6 +211,7 @@ def models(
     print_answer(rows, as_json, text)
 
 
+app.command()(cli_compare.compare)
 app.command()(cli_latency.latency)
 app.command()(cli_latency.calibrate)
 
@@ -236,7 +251,7 @@ def _new_search(chosen: dict[str, Any], config: Path | None, out: Path | None) -
     settings = validated(merged, SearchSettings, str(config) if config else "the command line")
     work = prepare(settings)
     name = f"{Path(settings.space).stem}-{Path(settings.device).name}-{settings.max_latency_ms:g}ms"
-    return work, RunFolder.create(out or _unused("runs", name), settings.model_dump(mode="json"))
+    return work, RunFolder.create(out or unused_folder("runs", name), settings.model_dump(mode="json"))
 
 
 def _resumed_search(run: Path) -> "tuple[Work, RunFolder]":
@@ -246,40 +261,8 @@ def _resumed_search(run: Path) -> "tuple[Work, RunFolder]":
     from quadnas.search.settings import SearchSettings
 
     folder = RunFolder.open(run)
-    _require_kind(folder, "search")
+    require_command(folder, "search")
     return prepare(validated(folder.settings, SearchSettings, str(run))), folder
-
-
-def _check_resumable(run: Path, *settings: object) -> None:
-    """A resumed run keeps the settings it started with, and nobody else may be writing it.
-
-    The lock is tried before torch is imported: a second command is refused at once.
-    """
-    from quadnas.run.lock import Lock
-
-    if any(settings):
-        raise ConfigError("--resume takes every setting from the run; give no other setting beside it")
-    if (run / "lock").is_file():
-        lock = Lock(run / "lock")
-        lock.acquire()
-        lock.release()
-
-
-def _require_kind(folder: "RunFolder", command: str) -> None:
-    found = "train" if "model" in folder.settings else "search"
-    if found != command:
-        raise ConfigError(
-            f"{folder.path} was not written by quadnas {command}; quadnas {found} --resume goes on with it"
-        )
-
-
-def _unused(folder: str, name: str) -> Path:
-    """``folder/name``, with a number behind it if that exists."""
-    path, number = Path(folder, name), 1
-    while path.exists():
-        number += 1
-        path = Path(folder, f"{name}-{number}")
-    return path
 
 
 def main() -> None:

@@ -3,12 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quadnas.errors import ConfigError
 from quadnas.units import parse_latency_ms, parse_percent
 
+if TYPE_CHECKING:
+    from quadnas.run.folder import RunFolder
+
+MODEL = "A model by name (quadnas models lists them), or its spec (YAML)."
+"""What the argument of most commands is."""
 Latency = Annotated[
     float | None,
     typer.Option(
@@ -44,3 +50,37 @@ InputSize = Annotated[
 def print_answer(answer: Mapping[str, Any] | Sequence[Any], as_json: bool, text: str) -> None:
     """Print ``answer`` as one line of JSON, or ``text``."""
     typer.echo(json.dumps(answer) if as_json else text)
+
+
+def check_resumable(run: Path, *settings: object) -> None:
+    """A resumed run keeps the settings it started with, and nobody else may be writing it.
+
+    The lock is tried before torch is imported: a second command is refused at once. Raises ConfigError,
+    MachineError.
+    """
+    from quadnas.run.lock import Lock
+
+    if any(settings):
+        raise ConfigError("--resume takes every setting from the run; give no other setting beside it")
+    if (run / "lock").is_file():
+        lock = Lock(run / "lock")
+        lock.acquire()
+        lock.release()
+
+
+def require_command(folder: "RunFolder", command: str) -> None:
+    """Raise ConfigError if the run was written by another command than this one."""
+    found = "compare" if "kind" in folder.settings else "train" if "model" in folder.settings else "search"
+    if found != command:
+        raise ConfigError(
+            f"{folder.path} was not written by quadnas {command}; quadnas {found} --resume goes on with it"
+        )
+
+
+def unused_folder(folder: str, name: str) -> Path:
+    """``folder/name``, with a number behind it if that exists."""
+    path, number = Path(folder, name), 1
+    while path.exists():
+        number += 1
+        path = Path(folder, f"{name}-{number}")
+    return path

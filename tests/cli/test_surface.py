@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ["--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
     "models": ["--json", "name"],
+    "compare": ["--json", "--out", "--resume", "file"],
     "latency": ["--batch", "--device", "--input-size", "--json", "--measured", "model"],
     "calibrate": ["--device", "--input-size", "--json", "--minutes", "--out", "--runtime", "--space", "--threads"],
     "spaces list": [],

@@ -8,7 +8,7 @@ from tests.structure.source import PACKAGE, Module, modules
 
 FLOORS = [
     {"cli"},
-    {"cli_latency"},
+    {"cli_latency", "cli_compare"},
     {"cli_options"},
     {"testing"},
     {"compare"},

@@ -1,0 +1,81 @@
+"""The pictures that several kinds of experiment draw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from quadnas.compare.table import Column, Row, Table, Value
+
+OURS, RIVAL, PAPER = "#2563c4", "#9fb3cf", "#d9780f"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One quantity of all arms: bars for the measured values, marks for the published ones; None is no value."""
+
+    column: Column
+    ours: Sequence[float | None]
+    paper: Sequence[float | None]
+
+
+def value_panel(table: Table, key: str, *, with_paper: bool = True) -> Panel:
+    """A column of the table; ``with_paper`` False where the paper measured on another machine."""
+    column = next(column for column in table.columns if column.key == key)
+    published = [row.paper.get(key) if with_paper else None for row in table.rows]
+    return Panel(column, [number_of(row.values.get(key)) for row in table.rows], published)
+
+
+def ratio_panels(table: Table, quantity: str) -> list[Panel]:
+    """A panel for every title that arms are held against."""
+    titles = dict.fromkeys(title for row in table.rows for title in row.ratios)
+    return [
+        Panel(
+            Column(f"ratio:{title}", f"{quantity}, times that of {title}", 3),
+            [row.ratios.get(title) for row in table.rows],
+            [row.paper_ratios.get(title) for row in table.rows],
+        )
+        for title in titles
+    ]
+
+
+def bars(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
+    """Panels side by side, an arm on every line; the values stand at the ends of the bars.
+
+    Darker are the arms that are held against others, if any are.
+    """
+    compared = any(row.ratios for row in rows)
+    colours = [OURS if row.ratios or not compared else RIVAL for row in rows]
+    figure = Figure(figsize=(2.4 + 3.4 * len(panels), 1.2 + 0.34 * len(rows)), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        _draw_panel(axes, panel, colours)
+    all_axes[0].set_yticks(range(len(rows)), [row.arm for row in rows])
+    all_axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    if any(value is not None for panel in panels for value in panel.paper):
+        all_axes[0].plot([], [], "D", color=PAPER, markersize=5, label="the paper")
+        figure.legend(loc="outside lower center", frameon=False)
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, colours: Sequence[str]) -> None:
+    column = panel.column
+    known = [value * column.scale for value in (*panel.ours, *panel.paper) if value is not None]
+    for line, (value, published) in enumerate(zip(panel.ours, panel.paper, strict=True)):
+        if value is not None:
+            axes.barh(line, value * column.scale, height=0.62, color=colours[line])
+            ends = [value, published] if published is not None else [value]
+            place = max(ends) * column.scale + 0.02 * max(known)
+            axes.annotate(column.text(value), (place, line), va="center", fontsize=8)
+        if published is not None:
+            axes.plot(published * column.scale, line, "D", color=PAPER, markersize=5, zorder=4)
+    axes.set_xlim(0, 1.2 * max(known, default=1.0))
+    axes.set_xlabel(column.title)
+    axes.grid(axis="x", color="0.9", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def number_of(value: Value) -> float | None:
+    """The value if it is a number."""
+    return float(value) if isinstance(value, int | float) else None
