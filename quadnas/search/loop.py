@@ -25,8 +25,8 @@ from quadnas.search.strategy import STRATEGIES
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
 from quadnas.training.device import compute_device
-from quadnas.training.loop import evaluate
-from quadnas.training.stage import TrainingStage
+from quadnas.training.evaluation import evaluate
+from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
 
 RESULT, MODEL = "result.json", "model.yaml"
@@ -135,13 +135,12 @@ def retrain(
     if settings.schedule.retrain_epochs:
         if checkpoint is None:
             load_weights(network, session.folder.path / INHERITED)
-        TrainingStage(
+        trained = TrainingStage(
             network, work.data.training, settings.recipe, session,
             epochs=settings.schedule.retrain_epochs, size=work.train_size, seed=settings.seed, findings=findings,
         ).run(checkpoint)  # fmt: skip
-        session.folder.write(RETRAINED, weights_bytes(network, {"train_size": str(work.train_size)}))
-        score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)
-        session.emit(Evaluated("retrained", "test", score.accuracy, score.loss, score.images))
+        session.folder.write(RETRAINED, weights_bytes(trained.kept, {"train_size": str(work.train_size)}))
+        score = scored(trained, work.data.test, session, label="retrained", size=work.train_size)
         accuracy, files["retrained weights"] = score.accuracy, RETRAINED
     result = search_result(
         problem, work.data, choices, work.train_size,

@@ -14,8 +14,15 @@ from quadnas.run.session import Session, Snapshot
 from quadnas.search.constraint import Multiplier
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import STRATEGIES, Strategy
-from quadnas.training.loop import StepReport, batch_stream, require_finite, step_generator, train
-from quadnas.training.state import optimizer_tensors, restore_optimizer, under_prefix, with_prefix
+from quadnas.training.loop import (
+    Learner,
+    StepReport,
+    batch_stream,
+    require_finite,
+    step_generator,
+    train,
+)
+from quadnas.training.state import under_prefix, with_prefix
 
 NAME = "supernet"
 
@@ -34,7 +41,7 @@ class SupernetStage:
             torch.manual_seed(stable_seed("initialisation", settings.seed))
             self.strategy: Strategy = STRATEGIES[settings.strategy](problem)
         self.strategy.supernet.to(device)
-        self._optimizer = self._recipe.optimizer(self.strategy.supernet)
+        self._learner = Learner(self.strategy.supernet, self._recipe, settings.seed, forward=self._forward)
         self._multiplier = Multiplier(settings.schedule.multiplier_rate)
         per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
         self._warmup = settings.schedule.warmup_epochs * per_epoch
@@ -52,14 +59,11 @@ class SupernetStage:
             stable_seed("held out", self._seed),
             max(0, done - self._warmup) // self._every,
         )
-        supernet = self.strategy.supernet
         for phase, stop in (("warm-up", self._warmup), ("search", self._steps)):
             if done < stop:
                 self._session.emit(PhaseStarted(phase, done, stop))
-                train(
-                    supernet, self._forward, self._batches(self._data.train, self._seed, done),
-                    self._optimizer, self._recipe, (done, stop, self._steps), self._after_step,
-                )  # fmt: skip
+                batches = self._batches(self._data.train, self._seed, done)
+                train(self._learner, batches, (done, stop, self._steps), self._after_step)
                 self._session.commit(stop, self._snapshot)
                 done = stop
         return self.strategy
@@ -71,7 +75,7 @@ class SupernetStage:
             size=self._size,
             seed=seed,
             start=start,
-            augment=self._recipe.augment,
+            augmentation=self._recipe.augmentation,
         )
 
     def _forward(self, images: torch.Tensor, step: int) -> torch.Tensor:
@@ -115,16 +119,11 @@ class SupernetStage:
         )
 
     def _snapshot(self) -> Snapshot:
-        tensors = {
-            **with_prefix("supernet", self.strategy.supernet.state_dict()),
-            **with_prefix("weights", optimizer_tensors(self._optimizer)),
-            **with_prefix("strategy", self.strategy.state()),
-        }
+        tensors = {**self._learner.state(), **with_prefix("strategy", self.strategy.state())}
         state: dict[str, Any] = {"stage": NAME, "multiplier": self._multiplier.value}
         return tensors, state
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self.strategy.supernet.load_state_dict(under_prefix("supernet", checkpoint.tensors))
-        restore_optimizer(self._optimizer, under_prefix("weights", checkpoint.tensors))
+        self._learner.load_state(checkpoint.tensors)
         self.strategy.load_state(under_prefix("strategy", checkpoint.tensors))
         self._multiplier.value = checkpoint.state["multiplier"]

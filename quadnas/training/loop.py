@@ -1,20 +1,33 @@
 """The one training loop, for supernets and for plain networks."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quadnas.data.augmentation import Augmentation
 from quadnas.data.base import Batch, Split
-from quadnas.data.batches import batches_per_epoch, evaluation_batches, minibatches
+from quadnas.data.batches import batches_per_epoch, minibatches
+from quadnas.data.draws import WHOLE, Shard
 from quadnas.data.order import stable_seed
 from quadnas.errors import ConfigError
+from quadnas.training.distributed import ALONE, Ranks, without_exchange
+from quadnas.training.ema import averaged
 from quadnas.training.recipe import Recipe
+from quadnas.training.state import (
+    optimizer_tensors,
+    restore_optimizer,
+    restore_scaler,
+    scaler_tensors,
+    under_prefix,
+    with_prefix,
+)
 
-EVALUATION_BATCH = 256
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +40,139 @@ class StepReport:
     learning_rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A network on a split: fraction correct, mean cross-entropy, images."""
+class Learner:
+    """A module with all that changes it: its optimiser, its loss scale, and the average that follows it.
 
-    accuracy: float
-    loss: float
-    images: int
+    ``forward(images, step)`` gives logits, by default those of ``module`` with gradients averaged over the
+    ``ranks`` that share its batches; ``ema_decay`` is that of the recipe, for a module that is to be averaged.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: Recipe,
+        seed: int,
+        *,
+        forward: Callable[[Tensor, int], Tensor] | None = None,
+        ema_decay: float | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.module, self._recipe, self._seed, self._ranks = module, recipe, seed, ranks
+        self.average = averaged(module, ema_decay) if ema_decay else None
+        self._parallel = ranks.parallel(module)
+        self._forward = forward or (lambda images, _: self._parallel(images))
+        self._optimizer = recipe.optimizer(module)
+        self._device = next(module.parameters()).device
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
+
+    def step(self, batch: Batch, number: int, steps: int) -> StepReport:
+        """Update the weights by this rank's share of a batch, as step ``number`` (from 0) of ``steps``.
+
+        Raises ConfigError before the update if loss or gradient is not finite: no such weights are ever
+        committed. Only a scaled loss may have a gradient that overflows, which is not applied.
+        """
+        rate = self._recipe.learning_rate(number, steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        with step_randomness(self._seed, number, self._ranks.rank, self._device):
+            seen = self._backward(batch, number)
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._recipe.clip_norm)
+        # one copy to the host, and so one wait for the device, in the whole step
+        loss, accuracy, norm_value = torch.stack([*self._ranks.mean(seen), norm.double()]).tolist()
+        self._refuse_divergence(loss, norm_value, f"step {number + 1} with learning rate {rate:.3g}")
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self.average:
+            self.average.update_parameters(self.module)
+        return StepReport(number + 1, loss, accuracy, rate)
+
+    def _backward(self, batch: Batch, number: int) -> Tensor:
+        """Gradients of the mean loss, piece by piece; returns (loss, fraction correct) of this rank's share."""
+        count, done = len(batch.images), 0
+        seen = torch.zeros(2, dtype=torch.float64, device=self._device)
+        for piece in pieces(batch, self._recipe.gradient_accumulation):
+            share = len(piece.images) / count
+            done += len(piece.images)
+            with without_exchange(self._parallel, done < count):
+                with self._autocast():
+                    logits = self._forward(piece.images, number)
+                    loss = F.cross_entropy(logits, piece.labels, label_smoothing=self._recipe.label_smoothing)
+                self._scaler.scale(loss * share).backward()
+            seen += share * torch.stack([loss.detach(), accuracy_of(logits, piece)])
+        return seen
+
+    def _autocast(self) -> torch.autocast:
+        dtype = AUTOCAST[self._recipe.precision]
+        return torch.autocast(self._device.type, dtype, enabled=dtype is not None)
+
+    def _refuse_divergence(self, loss: float, norm: float, where: str) -> None:
+        require_finite("training loss", loss, where)
+        overflow = self._scaler.is_enabled() and not math.isfinite(norm) and self._scaler.get_scale() >= 1
+        if not overflow:  # else the scaler skips the update and halves its scale
+            require_finite("norm of the gradient", norm, where)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs, as references."""
+        average = self.average.state_dict() if self.average else {}
+        return {
+            **with_prefix("network", self.module.state_dict()),
+            **with_prefix("weights", optimizer_tensors(self._optimizer)),
+            **with_prefix("average", average),
+            **with_prefix("scaler", scaler_tensors(self._scaler)),
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave, from a mapping that may hold other names too."""
+        self.module.load_state_dict(under_prefix("network", tensors))
+        restore_optimizer(self._optimizer, under_prefix("weights", tensors))
+        if self.average:
+            self.average.load_state_dict(under_prefix("average", tensors))
+        restore_scaler(self._scaler, under_prefix("scaler", tensors))
+
+
+def train(
+    learner: Learner,
+    batches: Iterator[Batch],
+    steps: tuple[int, int, int],
+    after_step: Callable[[StepReport], None],
+) -> None:
+    """Let ``learner`` learn; ``steps`` is (done already, stop after, length of the rate schedule).
+
+    Raises ConfigError as ``Learner.step``, and whatever ``after_step`` raises.
+    """
+    learner.module.train()
+    done, stop, total = steps
+    for number in range(done, stop):
+        after_step(learner.step(next(batches), number, total))
+
+
+def batch_stream(
+    split: Split,
+    batch_size: int,
+    *,
+    size: int,
+    seed: int,
+    start: int,
+    augmentation: Augmentation,
+    shard: Shard = WHOLE,
+) -> Iterator[Batch]:
+    """Batches without end from number ``start`` on, shuffled epoch after epoch; ``shard``: one rank's part."""
+    per_epoch = batches_per_epoch(len(split), batch_size)
+    while True:
+        epoch, index = divmod(start, per_epoch)
+        yield from minibatches(
+            split,
+            batch_size,
+            size=size,
+            seed=seed,
+            epoch=epoch,
+            start=index,
+            augmentation=augmentation,
+            shard=shard,
+        )
+        start = (epoch + 1) * per_epoch
 
 
 def step_generator(seed: int, purpose: str, step: int) -> torch.Generator:
@@ -41,51 +180,22 @@ def step_generator(seed: int, purpose: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(stable_seed(purpose, seed, step))
 
 
-def batch_stream(
-    split: Split, batch_size: int, *, size: int, seed: int, start: int, augment: bool
-) -> Iterator[Batch]:
-    """Batches without end from number ``start`` on, shuffled epoch after epoch."""
-    per_epoch = batches_per_epoch(len(split), batch_size)
-    while True:
-        epoch, index = divmod(start, per_epoch)
-        yield from minibatches(
-            split, batch_size, size=size, seed=seed, epoch=epoch, start=index, augment=augment
-        )
-        start = (epoch + 1) * per_epoch
+@contextmanager
+def step_randomness(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch's global generators, from which drop-path draws, are a function of the arguments."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(stable_seed("drop path", seed, step, rank))
+        yield
 
 
-def train(
-    module: nn.Module,
-    forward: Callable[[Tensor, int], Tensor],
-    batches: Iterator[Batch],
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    steps: tuple[int, int, int],
-    after_step: Callable[[StepReport], None],
-) -> None:
-    """Update the weights of ``module``; ``steps`` is (done already, stop after, length of the rate schedule).
+def accuracy_of(logits: Tensor, batch: Batch) -> Tensor:
+    """Fraction of (N, classes) logits whose largest is that of the batch's labels; a scalar on their device."""
+    return (logits.detach().argmax(1) == batch.classes).double().mean()
 
-    ``forward(images, step)`` gives the logits. Raises ConfigError before the update if loss or gradient is
-    not finite: no such weights are ever committed.
-    """
-    module.train()
-    done, stop, total = steps
-    for step in range(done, stop):
-        batch = next(batches)
-        rate = recipe.learning_rate(step, total)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        logits = forward(batch.images, step)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)
-        where = f"step {step + 1} with learning rate {rate:.3g}"
-        value = require_finite("training loss", loss.item(), where)
-        require_finite("norm of the gradient", norm.item(), where)
-        optimizer.step()
-        correct = (logits.detach().argmax(1) == batch.labels).double().mean().item()
-        after_step(StepReport(step + 1, value, correct, rate))
+
+def pieces(batch: Batch, count: int) -> Iterator[Batch]:
+    """The batch in ``count`` pieces, or as many as there are images."""
+    return map(Batch, batch.images.chunk(count), batch.labels.chunk(count))
 
 
 def require_finite(what: str, value: float, where: str) -> float:
@@ -96,28 +206,3 @@ def require_finite(what: str, value: float, where: str) -> float:
             "last commit is intact: start again with a lower rate (recipe.rate)"
         )
     return value
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module, split: Split, *, size: int, after_batch: Callable[[], None] = lambda: None
-) -> Score:
-    """Accuracy and loss of a network on a whole split at ``size`` x ``size`` pixels.
-
-    Raises ConfigError if the loss is not finite, and whatever ``after_batch`` raises.
-    """
-    network.eval()
-    correct = images = 0
-    loss = 0.0
-    for batch in evaluation_batches(split, EVALUATION_BATCH, size=size):
-        logits = network(batch.images)
-        loss += F.cross_entropy(logits, batch.labels, reduction="sum").item()
-        correct += int((logits.argmax(1) == batch.labels).sum())
-        images += len(batch.labels)
-        after_batch()
-    if not math.isfinite(loss):
-        raise ConfigError(
-            f"the loss on {images} images is {loss}: the weights are too large for float32; train them anew "
-            "with a lower learning rate (recipe.rate)"
-        )
-    return Score(correct / images, loss / images, images)

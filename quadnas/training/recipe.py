@@ -1,33 +1,59 @@
-"""How weights are trained: AdamW, linear warm-up and cosine, clipping, label smoothing.
+"""How weights are trained: AdamW, warm-up and cosine, clipping, smoothing, augmentation, drop-path, average.
 
-Source: the recipe of QuadraNet (arXiv 2311.17956), after ConvNeXt and HorNet, scaled to small data.
+Source: the recipe of QuadraNet (arXiv 2311.17956), after ConvNeXt and HorNet; the defaults suit small data, and
+``experiments/imagenet_retrain.yaml`` is the published one.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from quadnas.config import Settings
+from quadnas.data.augmentation import Augmentation
+from quadnas.network import Network
 
-WARMUP_SHARE = 0.1
-"""Of all steps; the paper warms up for 20 of 300 epochs."""
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Recipe(Settings):
-    """``rate`` is the peak learning rate; ``clip_norm`` bounds the norm of the whole gradient.
+    """Every setting of a training but its length and its data.
 
-    ``augment``: random crops (and mirroring where it keeps the class); a short training learns more without.
+    ``batch_size``: images per update, over all processes; every process takes its share of them in
+    ``gradient_accumulation`` pieces, one after the other, so that only a piece must fit into memory.
+
+    ``rate``: the peak learning rate for batches of ``rate_batch`` images, scaled linearly to ``batch_size``, or
+    without ``rate_batch`` as it is. It rises over ``warmup_share`` of all steps and falls as a half cosine to
+    ``final_rate``.
+
+    ``clip_norm`` bounds the norm of the whole gradient. ``precision``: of the forward pass and the gradients of
+    activations; weights, their averages and evaluation are fp32 throughout, and fp16 scales its loss.
+
+    A supernet trains without the last three, which are for one network: ``drop_path``, the rate of the last block
+    (they rise linearly from 0), ``ema_decay``, of the exponential moving average of the weights that is then
+    evaluated and exported in their place (for 1 / (1 - decay) steps it still remembers the beginning), and
+    ``gradient_checkpointing``, which computes blocks a second time instead of keeping their activations.
     """
 
     batch_size: Annotated[int, Field(ge=2)] = 64
-    rate: Annotated[float, Field(gt=0)] = 2e-3
+    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    rate: Positive = 2e-3
+    rate_batch: Annotated[int, Field(ge=1)] | None = None
+    warmup_share: Share = 0.1
+    final_rate: Annotated[float, Field(ge=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    clip_norm: Annotated[float, Field(gt=0)] = 5.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    augment: bool = True
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    clip_norm: Positive = 5.0
+    label_smoothing: Share = 0.1
+    augmentation: Augmentation = Augmentation()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    drop_path: Share = 0.0
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    gradient_checkpointing: bool = False
 
     def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
         """AdamW over the module's parameters; biases and vectors are not decayed."""
@@ -39,11 +65,24 @@ class Recipe(Settings):
             {"params": decayed, "weight_decay": self.weight_decay},
             {"params": kept, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.rate, fused=True)
+        return torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=self.peak_rate, betas=self.betas, eps=self.eps, fused=True
+        )
+
+    def prepare(self, network: Network) -> None:
+        """Set what concerns the layers of a network that is trained alone."""
+        network.set_drop_path(self.drop_path)
+        network.checkpointing = self.gradient_checkpointing
+
+    @property
+    def peak_rate(self) -> float:
+        """The highest learning rate, for a batch of ``batch_size``."""
+        return self.rate * self.batch_size / (self.rate_batch or self.batch_size)
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """Linear from 0 to the peak over the first tenth of the steps, then a half cosine to 0."""
-        warmup = max(1, round(WARMUP_SHARE * steps))
+        """The rate of a step, counted from 0, of so many."""
+        warmup = max(1, round(self.warmup_share * steps))
         if step < warmup:
-            return self.rate * (step + 1) / warmup
-        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+            return self.peak_rate * (step + 1) / warmup
+        fallen = 0.5 * (1 - math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        return self.peak_rate + fallen * (self.final_rate - self.peak_rate)

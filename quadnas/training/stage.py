@@ -1,19 +1,34 @@
 """Training a plain network as a stage of a run: journaled, committed, resumable at any step."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from quadnas.data.base import Split
 from quadnas.data.batches import batches_per_epoch
 from quadnas.network import Network
 from quadnas.run.checkpoint import Checkpoint
-from quadnas.run.events import PhaseStarted, WeightStep
+from quadnas.run.events import Evaluated, PhaseStarted, WeightStep
 from quadnas.run.session import Session, Snapshot
-from quadnas.training.loop import StepReport, batch_stream, train
+from quadnas.training.distributed import ALONE, Ranks
+from quadnas.training.evaluation import Score, evaluate
+from quadnas.training.loop import Learner, StepReport, batch_stream, train
 from quadnas.training.recipe import Recipe
-from quadnas.training.state import optimizer_tensors, restore_optimizer, under_prefix, with_prefix
 
 NAME = "training"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its last weights and, if the recipe averages them, another one with their average."""
+
+    last: Network
+    average: Network | None
+
+    @property
+    def kept(self) -> Network:
+        """The one to export."""
+        return self.average or self.last
 
 
 class TrainingStage:
@@ -33,36 +48,36 @@ class TrainingStage:
         size: int,
         seed: int,
         findings: Mapping[str, Any],
+        ranks: Ranks = ALONE,
     ) -> None:
         self._network, self._split, self._recipe, self._session = network, split, recipe, session
-        self._size, self._seed, self._findings = size, seed, dict(findings)
-        self._optimizer = recipe.optimizer(network)
+        self._size, self._seed, self._findings, self._ranks = size, seed, dict(findings), ranks
+        recipe.prepare(network)
+        self._learner = Learner(network, recipe, seed, ema_decay=recipe.ema_decay, ranks=ranks)
         self._steps = epochs * batches_per_epoch(len(split), recipe.batch_size)
 
-    def run(self, checkpoint: Checkpoint | None) -> None:
+    def run(self, checkpoint: Checkpoint | None) -> Trained:
         """Train to the end, from the weights that the network has or on from a checkpoint of this stage."""
         done = 0
         if checkpoint:
-            self._network.load_state_dict(under_prefix("network", checkpoint.tensors))
-            restore_optimizer(self._optimizer, under_prefix("weights", checkpoint.tensors))
+            self._learner.load_state(checkpoint.tensors)
             done = checkpoint.step
         else:
             self._session.commit(0, self._snapshot)
         self._session.emit(PhaseStarted(NAME, done, self._steps))
-        recipe = self._recipe
         batches = batch_stream(
             self._split,
-            recipe.batch_size,
+            self._recipe.batch_size,
             size=self._size,
             seed=self._seed,
             start=done,
-            augment=recipe.augment,
+            augmentation=self._recipe.augmentation,
+            shard=self._ranks.shard,
         )
-        train(
-            self._network, lambda images, _: self._network(images), batches, self._optimizer, self._recipe,
-            (done, self._steps, self._steps), self._after_step,
-        )  # fmt: skip
+        train(self._learner, batches, (done, self._steps, self._steps), self._after_step)
         self._session.commit(self._steps, self._snapshot)
+        average = self._learner.average
+        return Trained(self._network, cast(Network, average.module) if average else None)
 
     def _after_step(self, report: StepReport) -> None:
         self._session.emit(
@@ -71,8 +86,22 @@ class TrainingStage:
         self._session.step_done(report.step, self._snapshot)
 
     def _snapshot(self) -> Snapshot:
-        tensors = {
-            **with_prefix("network", self._network.state_dict()),
-            **with_prefix("weights", optimizer_tensors(self._optimizer)),
-        }
-        return tensors, {"stage": NAME, **self._findings}
+        return self._learner.state(), {"stage": NAME, **self._findings}
+
+
+def scored(
+    trained: Trained, split: Split, session: Session, *, label: str, size: int, ranks: Ranks = ALONE
+) -> Score:
+    """The score on the test ``split`` of what is kept; every set of weights is evaluated and told.
+
+    The events call the network ``label``, the last weights beside an average ``label (last weights)``.
+    """
+
+    def evaluated(network: Network, name: str) -> Score:
+        found = evaluate(network, split, size=size, after_batch=session.batch_evaluated, ranks=ranks)
+        session.emit(Evaluated(name, "test", found.accuracy, found.loss, found.images))
+        return found
+
+    if trained.average:
+        evaluated(trained.last, f"{label} (last weights)")
+    return evaluated(trained.kept, label)

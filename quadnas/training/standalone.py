@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +14,16 @@ from quadnas.config import Settings, validated, write_yaml
 from quadnas.data.base import DataSet, Normalization, load_data
 from quadnas.data.order import stable_seed
 from quadnas.errors import ConfigError
-from quadnas.network import Network, require_size
-from quadnas.run.events import Evaluated, Observer
+from quadnas.network import Network, require_size, with_all_arguments
+from quadnas.run.events import Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
-from quadnas.run.session import Session
 from quadnas.space.model_spec import ModelSpec
 from quadnas.training.device import compute_device
-from quadnas.training.loop import Score, evaluate
+from quadnas.training.distributed import ALONE, Ranks, SharedSession
+from quadnas.training.evaluation import Score, evaluate
 from quadnas.training.recipe import Recipe
-from quadnas.training.stage import TrainingStage
+from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
 
 MODEL, WEIGHTS, RESULT = "model.yaml", "model.safetensors", "result.json"
@@ -41,48 +42,77 @@ class TrainSettings(Settings):
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 180.0
 
 
-def data_for(spec: ModelSpec, data: str, train_images: int | None = None) -> DataSet:
-    """The data set under the spec's normalisation; raises ConfigError if its classes are not the spec's."""
+def matched(spec: ModelSpec, data: str, train_images: int | None = None) -> tuple[ModelSpec, DataSet]:
+    """The spec and the data under its normalisation; raises ConfigError if the classes are not the spec's.
+
+    A design, such as a model called by its name, takes classes and normalisation from the data instead.
+    """
     found = load_data(data, limit=train_images)
+    if spec.is_design:
+        spec = with_classes_of(spec, found)
     if found.classes != spec.classes:
         raise ConfigError(
             f"model {spec.name!r} tells {len(spec.classes)} classes apart ({', '.join(spec.classes[:3])} ...), "
             f"{data!r} has {len(found.classes)} ({', '.join(found.classes[:3])} ...); give the data it was made "
             "for, or edit 'classes' and the last layer's channels_out in the spec and train it anew"
         )
-    return found.normalized_by(Normalization(spec.input.mean, spec.input.std)).to(compute_device())
+    found = found.normalized_by(Normalization(spec.input.mean, spec.input.std))
+    return spec, found.to(compute_device())
 
 
-def prepare(settings: TrainSettings) -> tuple[DataSet, int]:
-    """The data of a training and the side of its images, checked; raises ConfigError, DataError."""
-    data = data_for(settings.model, settings.data, settings.train_images)
+def with_classes_of(spec: ModelSpec, data: DataSet) -> ModelSpec:
+    """The spec for other data: their classes and normalisation, every argument written out."""
+    *body, head = (with_all_arguments(layer) for layer in spec.layers)
+    head = head.model_copy(update={"channels_out": len(data.classes)})
+    inputs = spec.input.model_copy(update=asdict(data.normalization))
+    return spec.model_copy(update={"input": inputs, "classes": data.classes, "layers": (*body, head)})
+
+
+def prepare(settings: TrainSettings, ranks: Ranks = ALONE) -> tuple[ModelSpec, DataSet, int]:
+    """The model and data of a training and the side of its images, checked; raises ConfigError, DataError."""
+    spec, data = matched(settings.model, settings.data, settings.train_images)
     size = settings.train_size or data.default_train_size
-    require_size(settings.model.layers, size)
-    return data, size
+    require_size(spec.layers, size)
+    batch = min(settings.recipe.batch_size, len(data.training))
+    ranks.shard.of_batch(batch, pairs=settings.recipe.augmentation.mixes)
+    return spec, data, size
+
+
+def new_run(settings: TrainSettings, path: Path, ranks: Ranks = ALONE) -> RunFolder:
+    """A run folder for a training, which rank 0 creates and all open; raises what ``prepare`` raises."""
+    spec, _, _ = prepare(settings, ranks)  # a mistake is refused before there is a run folder
+    settings = settings.model_copy(update={"model": spec})
+    if ranks.leads:
+        RunFolder.create(path, settings.model_dump(mode="json"))
+    return RunFolder.open(Path(ranks.told(str(path))))
 
 
 def train_network(
-    folder: RunFolder, observe: Observer, stop: StopFlag, clock: Callable[[], float] = time.monotonic
+    folder: RunFolder,
+    observe: Observer,
+    stop: StopFlag,
+    clock: Callable[[], float] = time.monotonic,
+    ranks: Ranks = ALONE,
 ) -> Score:
-    """Train from scratch, or go on with, the network whose ``TrainSettings`` lie in the locked ``folder``.
+    """Train from scratch, or go on with, the network whose ``TrainSettings`` lie in ``folder``.
 
-    Writes model.yaml, model.safetensors and result.json there; returns the score on the test split.
+    Rank 0 holds the folder's lock and writes model.yaml, model.safetensors and result.json there. Returns the
+    score on the test split, of the average of the weights where the recipe has one.
     """
     settings = validated(folder.settings, TrainSettings, str(folder.path))
-    spec = settings.model
-    data, size = prepare(settings)
+    recipe = settings.recipe
+    spec, data, size = prepare(settings, ranks)
     inputs = {"data": data.identity}
-    session = Session(folder, observe, stop, clock, settings.checkpoint_seconds, inputs)
+    session = SharedSession(ranks, folder, observe, stop, clock, settings.checkpoint_seconds, inputs)
     network = new_network(spec, settings.seed).to(compute_device())
-    TrainingStage(
-        network, data.training, settings.recipe, session,
-        epochs=settings.epochs, size=size, seed=settings.seed, findings={},
+    trained = TrainingStage(
+        network, data.training, recipe, session,
+        epochs=settings.epochs, size=size, seed=settings.seed, findings={}, ranks=ranks,
     ).run(session.resume())  # fmt: skip
-    folder.write(MODEL, write_yaml(spec))
-    folder.write(WEIGHTS, weights_bytes(network, {"train_size": str(size)}))
-    score = evaluate(network, data.test, size=size, after_batch=session.batch_evaluated)
-    session.emit(Evaluated("trained", "test", score.accuracy, score.loss, score.images))
-    folder.write(RESULT, json.dumps({"accuracy": score.accuracy, "loss": score.loss, "images": score.images}))
+    session.write(MODEL, write_yaml(spec))
+    session.write(WEIGHTS, weights_bytes(trained.kept, {"train_size": str(size)}))
+    score = scored(trained, data.test, session, label="trained", size=size, ranks=ranks)
+    session.write(RESULT, json.dumps(asdict(score)))
     return score
 
 
@@ -99,10 +129,11 @@ def evaluate_weights(spec: ModelSpec, weights: Path, data: str, size: int | None
     That is ``size``, else the one the weights were trained at, else the deployment size. Raises ConfigError,
     DataError.
     """
+    spec, found = matched(spec, data)
     network = Network(spec.layers)
     notes = load_weights(network, weights)
     trained_at = notes.get("train_size", "")
     if size is None:
         size = int(trained_at) if trained_at.isdecimal() else spec.input.size
     require_size(spec.layers, size)
-    return evaluate(network.to(compute_device()), data_for(spec, data).test, size=size), size
+    return evaluate(network.to(compute_device()), found.test, size=size), size

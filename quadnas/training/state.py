@@ -1,4 +1,4 @@
-"""Optimiser state as plain named tensors, so that it can be stored without pickle."""
+"""The state of optimiser and loss scale as plain named tensors, so that it can be stored without pickle."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _PREFIX = "optimizer"
+_SCALER = ("scale", "_growth_tracker")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -26,6 +27,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
             _, number, name = key.split("/")
             state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def scaler_tensors(scaler: torch.amp.GradScaler) -> dict[str, Tensor]:
+    """What changes in a loss scaler; empty if it is disabled."""
+    state = scaler.state_dict()
+    return {name: torch.tensor(state[name]) for name in _SCALER if name in state}
+
+
+def restore_scaler(scaler: torch.amp.GradScaler, tensors: Mapping[str, Tensor]) -> None:
+    """Take back what ``scaler_tensors`` gave."""
+    scaler.load_state_dict(scaler.state_dict() | {name: value.item() for name, value in tensors.items()})
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

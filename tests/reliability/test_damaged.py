@@ -19,7 +19,7 @@ from quadnas.search.loop import prepare, search
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategies.proxyless import Proxyless
 from quadnas.search.strategy import ArchitectureUpdate
-from quadnas.training.loop import evaluate
+from quadnas.training.evaluation import evaluate
 
 from .conftest import Job, Server, Whole
 from .runs import ARTEFACTS, journal, outcome

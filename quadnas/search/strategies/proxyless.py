@@ -18,6 +18,7 @@ from quadnas.search.objective import architecture_loss
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import STRATEGIES, ArchitectureUpdate, Strategy
 from quadnas.supernet.separate import SeparateSupernet
+from quadnas.training.loop import accuracy_of
 from quadnas.training.state import optimizer_tensors, restore_optimizer
 
 INITIAL_SPREAD = 1e-3
@@ -78,8 +79,7 @@ class Proxyless(Strategy):
         with torch.no_grad():
             shift = self._pair_mass(pair) - before
             self.alpha.scatter_(1, pair, self.alpha.gather(1, pair) - shift)
-        correct = (logits.argmax(1) == batch.labels).double().mean()
-        return ArchitectureUpdate(loss.item(), correct.item())
+        return ArchitectureUpdate(loss.item(), accuracy_of(logits, batch).item())
 
     def probabilities(self) -> NDArray[np.float64]:
         """softmax(alpha) per slot."""

@@ -1,0 +1,194 @@
+"""Several processes that train one network: each takes its share of every batch, rank 0 alone writes.
+
+Source: PyTorch's DistributedDataParallel; ``torchrun --nproc-per-node N -m quadnas.cli train ...`` starts them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from quadnas.data.draws import Shard
+from quadnas.errors import MachineError
+from quadnas.run.checkpoint import Checkpoint
+from quadnas.run.events import Event, Observer
+from quadnas.run.folder import RunFolder
+from quadnas.run.interrupt import StopFlag
+from quadnas.run.session import Session, Snapshot
+from quadnas.training.device import compute_device
+from quadnas.training.launch import launched
+
+TIMEOUT = timedelta(minutes=10)
+"""For an answer of the others; a commit of rank 0 takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process (``rank``, from 0) among the ``world`` that train one network together."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process owns the run folder and speaks to the user."""
+        return self.rank == 0
+
+    @property
+    def shard(self) -> Shard:
+        """The part of all data that this process loads."""
+        return Shard(self.rank, self.world)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The element-wise sum of everyone's ``values``, in the same tensor."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The element-wise mean of everyone's ``values``, in the same tensor."""
+        return self.sum(values).div_(self.world)
+
+    def highest(self, value: int) -> int:
+        """The largest of everyone's ``value``; nobody goes on before all have asked."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+        return int(shared)
+
+    def told(self, text: str) -> str:
+        """What rank 0 says, at every rank."""
+        if self.world == 1:
+            return text
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        length = self.highest(len(data) if self.leads else 0)
+        shared = data if self.leads else torch.empty(length, dtype=torch.uint8)
+        distributed.broadcast(shared, 0)
+        return bytes(shared.tolist()).decode()
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """The module whose backward pass averages the gradients of all ranks; shares its weights.
+
+        Batch normalisation inside ``module`` is made to see the whole batch, which torch can do on GPUs only.
+        Raises MachineError.
+        """
+        if self.world == 1:
+            return module
+        device = compute_device()
+        if any(isinstance(part, _BatchNorm) for part in module.modules()):
+            if device.type != "cuda":
+                raise MachineError(
+                    "batch normalisation needs the statistics of the whole batch, which several processes can "
+                    f"share on GPUs only, and this machine has none; train it in one process, not {self.world}"
+                )
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+ALONE = Ranks()
+
+
+def without_exchange(module: nn.Module, quiet: bool) -> AbstractContextManager[None]:
+    """While ``quiet``, gradients of a ``Ranks.parallel`` module stay at their rank: more of the batch follows."""
+    if quiet and isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return nullcontext()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Meet the other processes that torchrun started, and part from them in the end; alone without torchrun.
+
+    Raises MachineError if they cannot be reached, then or later.
+    """
+    here = launched()
+    if here.world == 1:
+        yield ALONE
+        return
+    device = compute_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
+        )
+        yield Ranks(here.rank, here.world)
+    except RuntimeError as error:
+        if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise MachineError(
+            f"process {here.rank} of {here.world} lost the others ({str(error).splitlines()[0][:200]}); the first "
+            "that ended says why; go on from the last commit with --resume"
+        ) from None
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+class SharedSession(Session):
+    """The session of several processes: rank 0 writes and reports, and all stop after the same step."""
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        folder: RunFolder,
+        observe: Observer,
+        stop: StopFlag,
+        clock: Callable[[], float],
+        commit_seconds: float,
+        inputs: dict[str, Any],
+    ) -> None:
+        self._ranks = ranks
+        self._stop_here, agreed = stop, StopFlag()
+        super().__init__(folder, observe, agreed, clock, commit_seconds, inputs)
+
+    def resume(self) -> Checkpoint | None:
+        """The last intact commit, which every process reads from the same folder."""
+        checkpoint = super().resume() if self._ranks.leads else None
+        self._ranks.highest(0)  # what is corrupt is gone now
+        if not self._ranks.leads:
+            checkpoint = self.folder.latest()
+        self._ranks.highest(0)  # nobody commits while another still reads
+        return checkpoint
+
+    def emit(self, event: Event) -> None:
+        """Journal an event and show it to the observers, once."""
+        if self._ranks.leads:
+            super().emit(event)
+
+    def step_done(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
+        """As in one process; a signal to any of them reaches all."""
+        self._agree()
+        super().step_done(step, snapshot)
+
+    def batch_evaluated(self) -> None:
+        """As in one process; everyone calls it equally often."""
+        self._agree()
+        super().batch_evaluated()
+
+    def commit(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
+        """Rank 0 makes the run durable as it is now."""
+        if self._ranks.leads:
+            super().commit(step, snapshot)
+
+    def write(self, name: str, data: bytes | str) -> None:
+        """Rank 0 commits a file of the run."""
+        if self._ranks.leads:
+            self.folder.write(name, data)
+
+    def _agree(self) -> None:
+        self._stop.signal = self._ranks.highest(self._stop_here.signal or 0) or None
+
+    def _interrupt(self, signal_number: int | None) -> None:
+        if signal_number is not None:
+            self._ranks.highest(
+                0
+            )  # torchrun ends all as soon as one has ended: not before the commit is done
+        super()._interrupt(signal_number)
