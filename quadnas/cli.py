@@ -4,6 +4,7 @@ Whatever imports torch is imported inside a command, so that a wrong argument is
 """
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from quadnas import cli_compare, cli_latency
 from quadnas.cli_options import (
     MODEL,
     Batch,
+    Config,
     Data,
     InputSize,
     Json,
@@ -24,6 +26,7 @@ from quadnas.cli_options import (
     check_resumable,
     print_answer,
     require_command,
+    require_one_process,
     unused_folder,
 )
 from quadnas.errors import ConfigError, MachineError, QuadnasError
@@ -31,6 +34,7 @@ from quadnas.errors import ConfigError, MachineError, QuadnasError
 if TYPE_CHECKING:
     from quadnas.run.folder import RunFolder
     from quadnas.search.loop import Work
+    from quadnas.training.standalone import TrainSettings
 
 app = typer.Typer(
     help="The best vision network that runs within X ms on device D.",
@@ -65,9 +69,7 @@ def search(
     retrain_epochs: Annotated[
         int | None, typer.Option("--retrain-epochs", help="Passes over the data in retraining; 0 skips it.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file with any setting; options given here win.")
-    ] = None,
+    config: Config = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder [runs/SPACE-DEVICE-LIMIT].")] = None,
     resume: Resume = None,
     as_json: Json = False,
@@ -94,6 +96,7 @@ def search(
             "a search needs --device and --max-latency, as in quadnas search --device cortexA76 "
             "--max-latency 300ms; or --config FILE, or --resume RUN"
         )
+    require_one_process("search")
     if resume:
         check_resumable(resume, chosen, config, out)
     from quadnas.report.page import write_report
@@ -139,42 +142,40 @@ def train(
     ] = None,
     train_size: TrainSize = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything that is random [0].")] = None,
+    config: Config = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder [runs/train-MODEL].")] = None,
     resume: Resume = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network from its model spec alone."""
+    """Train a network from its model spec alone; in several processes if torchrun starts it so."""
     given = {"data": data, "epochs": epochs, "train_size": train_size, "seed": seed}
     chosen = {key: value for key, value in given.items() if value is not None}
     if resume:
-        check_resumable(resume, chosen, model, out)
-    from quadnas.config import validated
+        check_resumable(resume, chosen, model, config, out)
+    elif model is None:
+        raise ConfigError(
+            "quadnas train needs a model (quadnas train model.yaml, quadnas train quadranet12_xxs) or --resume RUN"
+        )
     from quadnas.report.progress import Progress
     from quadnas.run.folder import RunFolder
     from quadnas.run.interrupt import stop_requested
-    from quadnas.space.model_family import find_model
     from quadnas.training import standalone
+    from quadnas.training.distributed import joined
 
-    if resume:
-        folder = RunFolder.open(resume)
-        require_command(folder, "train")
-    elif model is None:
-        raise ConfigError("quadnas train needs a model (quadnas train model.yaml, quadnas train quadranet12_xxs) or --resume RUN")
-    else:
-        spec = find_model(model)
-        settings = validated(
-            {"model": spec.model_dump(), **chosen}, standalone.TrainSettings, "the command line"
-        )
-        standalone.prepare(settings)  # a mistake is refused before there is a run folder
-        path = out or unused_folder("runs", f"train-{model.stem}")
-        folder = RunFolder.create(path, settings.model_dump(mode="json"))
-    with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
-        score = standalone.train_network(folder, progress, stop)
-    print_answer(
-        {"run": str(folder.path), **asdict(score)},
-        as_json,
-        f"test accuracy {score.accuracy:.4f}, loss {score.loss:.4f}; weights in {folder.path}",
-    )
+    with joined() as ranks:
+        if model is None:
+            assert resume
+            folder = RunFolder.open(resume)
+            require_command(folder, "train")
+        else:
+            settings = _training_settings(model, chosen, config)
+            folder = standalone.new_run(settings, out or unused_folder("runs", f"train-{model.stem}"), ranks)
+        lock = folder if ranks.leads else nullcontext()
+        with lock, stop_requested() as stop, Progress(sys.stderr) as progress:
+            score = standalone.train_network(folder, progress, stop, ranks=ranks)
+    if ranks.leads:
+        text = f"test accuracy {score.accuracy:.4f}, loss {score.loss:.4f}; weights in {folder.path}"
+        print_answer({"run": str(folder.path), **asdict(score)}, as_json, text)
 
 
 @app.command()
@@ -238,6 +239,18 @@ def show_space(
 
     answer, text = describe_space(name, device, batch, 224 if input_size is None else input_size)
     print_answer(answer, as_json, text)
+
+
+def _training_settings(model: Path, chosen: dict[str, Any], config: Path | None) -> "TrainSettings":
+    from quadnas.config import overlaid, read_mapping, validated
+    from quadnas.space.model_family import find_model
+    from quadnas.training.standalone import TrainSettings
+
+    merged = overlaid(read_mapping(config) if config else {}, chosen)
+    if "model" in merged:
+        raise ConfigError(f"{config}: the model is given on the command line, not in a file; remove 'model'")
+    merged["model"] = find_model(model).model_dump()
+    return validated(merged, TrainSettings, str(config) if config else "the command line")
 
 
 def _new_search(chosen: dict[str, Any], config: Path | None, out: Path | None) -> "tuple[Work, RunFolder]":

@@ -40,6 +40,9 @@ TrainSize = Annotated[
     typer.Option("--train-size", help="Side of the training images in pixels [the data set's own]."),
 ]
 Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with any setting; options given here win.")
+]
 Batch = Annotated[int | None, typer.Option("--batch", help="Images per inference [the device's default].")]
 InputSize = Annotated[
     int | None,
@@ -59,13 +62,25 @@ def check_resumable(run: Path, *settings: object) -> None:
     MachineError.
     """
     from quadnas.run.lock import Lock
+    from quadnas.training.launch import launched
 
     if any(settings):
         raise ConfigError("--resume takes every setting from the run; give no other setting beside it")
-    if (run / "lock").is_file():
+    if launched().rank == 0 and (run / "lock").is_file():
         lock = Lock(run / "lock")
         lock.acquire()
         lock.release()
+
+
+def require_one_process(command: str) -> None:
+    """Raise ConfigError if torchrun started several processes of a command that cannot share its work."""
+    from quadnas.training.launch import launched
+
+    if (world := launched().world) > 1:
+        raise ConfigError(
+            f"quadnas {command} runs in one process, and torchrun started {world}; start it without torchrun "
+            "(quadnas train is the command that shares its work)"
+        )
 
 
 def require_command(folder: "RunFolder", command: str) -> None:

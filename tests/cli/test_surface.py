@@ -16,7 +16,7 @@ COMMANDS = {
         "--strategy", "--train-size",
     ],
     "export": ["--out", "--to", "-o", "source"],
-    "train": ["--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
+    "train": ["--config", "--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
     "models": ["--json", "name"],
     "compare": ["--json", "--out", "--resume", "file"],
