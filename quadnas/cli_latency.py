@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from quadnas.cli_options import Batch, InputSize, Json, print_answer
+from quadnas.cli_options import MODEL, Batch, InputSize, Json, print_answer
 from quadnas.errors import ConfigError, CoverageError
 from quadnas.units import parse_latency_ms
 
@@ -23,7 +23,7 @@ devices_app = typer.Typer(
 
 
 def latency(
-    model: Annotated[Path, typer.Argument(help="A model spec (YAML), or any network as an ONNX file.")],
+    model: Annotated[Path, typer.Argument(help=f"{MODEL[:-1]}, or any network as an ONNX file.")],
     device: Annotated[str, typer.Option("--device", help="Device name or path of its folder.")],
     batch: Batch = None,
     input_size: InputSize = None,
@@ -53,9 +53,9 @@ def latency(
         answer, text = predict_onnx_latency(model, device, batch, input_size, own)
     else:
         from quadnas.report.tables import predict_latency
-        from quadnas.space.model_spec import load_model_spec
+        from quadnas.space.model_family import find_model
 
-        answer, text = predict_latency(load_model_spec(model), device, batch, input_size, own)
+        answer, text = predict_latency(find_model(model), device, batch, input_size, own)
     print_answer(answer, as_json, text)
     if answer["latency_ms"] is None:
         raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")

@@ -4,12 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quadnas.config import write_yaml
 from quadnas.errors import ConfigError
-from quadnas.network import Network
+from quadnas.network import Network, with_all_arguments
 from quadnas.registry import Registry
+from quadnas.resources import is_name
+from quadnas.run.atomic import commit_bytes
 from quadnas.run.folder import RunFolder
 from quadnas.search.loop import INHERITED, MODEL, RETRAINED
+from quadnas.space.model_family import find_model, find_models
 from quadnas.space.model_spec import ModelSpec, load_model_spec
+from quadnas.space.net_config import NET_CONFIG_SUFFIXES
 from quadnas.training.weights import load_weights
 
 
@@ -35,8 +40,9 @@ def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
     """Export the network of a run, or of a model spec with its weights beside it, to the target ``name``.
 
     A search exports its inherited weights at ``out`` (default: model and the target's suffix), retrained ones
-    beside it. Nothing is written unless all weights are intact. Raises ConfigError if there is no network yet or
-    ``out`` is no place for the file, DataError, MachineError if an optional package is missing.
+    beside it. Nothing is written unless all weights are intact. A model by name, or a net.config, has no weights:
+    it is exported as a spec alone. Raises ConfigError if there is no network yet or ``out`` is no place for the
+    file, DataError, MachineError if an optional package is missing.
     """
     target = TARGETS[name]
     out = Path(f"model{target.suffix}") if out is None else out
@@ -45,6 +51,8 @@ def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
             f"--out is the file to write, a name ending in {target.suffix} in an existing folder, "
             f"not {str(out)!r}"
         )
+    if _is_design(source):
+        return _export_design(source, out, name)
     loaded = []
     for spec, weights, path in (
         _spec_jobs(source, out) if source.suffix == ".yaml" else _run_jobs(source, out)
@@ -54,6 +62,24 @@ def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
     return [
         file for spec, network, notes, path in loaded for file in target.write(spec, network, notes, path)
     ]
+
+
+def _is_design(source: Path) -> bool:
+    if source.exists() or not is_name(str(source)):
+        return source.suffix in NET_CONFIG_SUFFIXES
+    return any(spec.name == str(source) for spec in find_models())
+
+
+def _export_design(source: Path, out: Path, name: str) -> list[Path]:
+    spec = find_model(source)
+    if name != "spec":
+        raise ConfigError(
+            f"{source} has no weights to export to {name}: train it, as in quadnas train {source} --data digits "
+            "--out run, and export run/model.yaml"
+        )
+    layers = tuple(with_all_arguments(layer) for layer in spec.layers)
+    commit_bytes(out, write_yaml(spec.model_copy(update={"layers": layers})).encode())
+    return [out]
 
 
 def _spec_jobs(source: Path, out: Path) -> list[_Job]:

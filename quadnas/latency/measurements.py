@@ -10,17 +10,18 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from quadnas.config import Settings
+from quadnas.config import Settings, write_yaml
 from quadnas.errors import ConfigError, DataError
 from quadnas.latency.card import DeviceCard
 from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Estimate, LatencyModel, Price
 from quadnas.latency.spread import UNSCALED, Scale
-from quadnas.resources import own_entry
+from quadnas.resources import is_name, own_entry
 from quadnas.run.atomic import disk_errors
 from quadnas.run.journal import Journal
 from quadnas.run.lock import Lock
+from quadnas.space.model_family import find_model
 
 FEWEST = 2
 """Measurements before predictions are scaled: one alone may be a slip."""
@@ -46,7 +47,7 @@ class Measurement(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the user says: the file of the model, its measured ms, and the date."""
+    """What the user says: the file or name of the model, its measured ms, and the date."""
 
     model: Path
     latency_ms: float
@@ -152,6 +153,9 @@ def _predictor(card: DeviceCard) -> str:
 
 
 def _read(path: Path) -> bytes:
+    """The file that was measured; of a model called by its name, the spec it stands for."""
+    if is_name(str(path)):
+        return write_yaml(find_model(path)).encode()
     try:
         return path.read_bytes()
     except OSError as error:
