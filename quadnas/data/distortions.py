@@ -50,12 +50,13 @@ def _solarize_add(image: Image.Image, level: float, _: Fill) -> Image.Image:
 
 
 # By the sign-carrying level from -1 to 1; what has one direction only takes its size. At 0 nothing changes but
-# by the three without a level and by posterize, which keeps four bits: the ranges are timm's "increasing" ones.
+# by the three without a level and by posterize, which keeps four bits: the ranges are timm's "increasing" ones,
+# but for the last bit, without which the image would be black.
 OPERATIONS: dict[str, Operation] = {
     "auto_contrast": lambda image, *_: ImageOps.autocontrast(image),
     "equalize": lambda image, *_: ImageOps.equalize(image),
     "invert": lambda image, *_: ImageOps.invert(image),
-    "posterize": lambda image, level, _: ImageOps.posterize(image, 4 - int(4 * abs(level))),
+    "posterize": lambda image, level, _: ImageOps.posterize(image, max(1, 4 - int(4 * abs(level)))),
     "solarize": lambda image, level, _: ImageOps.solarize(image, 256 - int(256 * abs(level))),
     "solarize_add": _solarize_add,
     "color": _enhancer(ImageEnhance.Color),
