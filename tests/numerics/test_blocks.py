@@ -1,5 +1,6 @@
 """Block families against their declarations, and the QuadraNet family against published counts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from quadnas.errors import ConfigError
 from quadnas.network import Network
 from quadnas.space.search_space import SearchSpace, SpaceFile, space_from
 from quadnas.testing.blocks import check_block, declared_macs
+
+PORTS = Ports(8, 10, 1)
 
 CASES: list[tuple[Block, Ports]] = [
     (Quadra(kernel=3, expansion=2), Ports(8, 8, 1)),
@@ -148,6 +151,29 @@ def test_shape_keeping_blocks_refuse_to_change_the_shape(name: str) -> None:
 def test_even_kernels_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"kernel.*odd"):
         validated({"kernel": 4, "expansion": 2}, Quadra, "here")
+
+
+def test_the_classifier_normalises_where_it_is_told_to() -> None:
+    found = {
+        norm: [(o.kernel.op, o.kernel.h, o.kernel.w) for o in Classifier(norm=norm).operators(PORTS, 7, 5)]
+        for norm in ("after-pool", "before-pool", "none")
+    }
+    pool, linear = ("global-pool", 7, 5), ("fc", 1, 1)
+    assert found == {
+        "after-pool": [pool, ("layernorm", 1, 1), linear],
+        "before-pool": [("layernorm", 7, 5), pool, linear],
+        "none": [pool, linear],
+    }
+    x = 3 + 2 * torch.randn(2, 8, 7, 5)
+    norms: dict[str, Callable[[], torch.Tensor]] = {
+        "after-pool": lambda: F.layer_norm(x.mean((2, 3)), (8,), eps=1e-6),
+        "before-pool": lambda: F.layer_norm(x.permute(0, 2, 3, 1), (8,), eps=1e-6).mean((1, 2)),
+        "none": lambda: x.mean((2, 3)),
+    }
+    for norm, pooled in norms.items():
+        module = Classifier.model_validate({"norm": norm}).build(PORTS)
+        weight = module.linear.weight
+        torch.testing.assert_close(module(x), pooled() @ weight.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [21, 31])
