@@ -12,12 +12,14 @@ from quadnas.blocks.classifier import Classifier
 from quadnas.blocks.conv import Conv
 from quadnas.blocks.conv_bn import ConvBNBlock
 from quadnas.blocks.convnext import ConvNeXt
+from quadnas.blocks.global_filter import QuadraGlobalFilter
 from quadnas.blocks.hor import Hor
 from quadnas.blocks.identity import Identity
 from quadnas.blocks.mbconv import MBConv
 from quadnas.blocks.patch_merging import PatchMerging
 from quadnas.blocks.patchify import Downsample, Patchify
 from quadnas.blocks.quadra import Quadra
+from quadnas.blocks.quadra_bn import QuadraBN
 from quadnas.blocks.skip import Skip
 from quadnas.blocks.swin import Swin
 from quadnas.config import parse_yaml, validated
@@ -54,6 +56,10 @@ CASES: list[tuple[Block, Ports]] = [
     (Swin(expansion=4), Ports(32, 32, 1)),
     (Swin(expansion=2, shift=3, layer_scale=0.1), Ports(64, 64, 1)),
     (PatchMerging(), Ports(8, 12, 2)),
+    (QuadraGlobalFilter(size=8, expansion=4), Ports(8, 8, 1)),
+    (QuadraGlobalFilter(size=5, expansion=2, layer_scale=None), Ports(8, 8, 1)),
+    (QuadraBN(kernel=7, expansion=4), Ports(8, 8, 1)),
+    (QuadraBN(kernel=3, expansion=1), Ports(8, 8, 1)),
 ]
 
 

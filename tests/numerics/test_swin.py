@@ -1,6 +1,7 @@
 """SwinBlock and patch merging against their definitions pixel by pixel, Swin against its published size."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -94,7 +95,8 @@ def test_the_fused_kernels_compute_the_same(images: int, windows: int, biases: i
         torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
         for shape in ((images, windows * 3, 49, 32),) * 3 + ((biases, 3, 49, 49),)
     ]
-    results = [function(*leaves, 0.7) for function in (attend, attend_fused)]
+    q, k, v, bias = leaves
+    results = [function(q, k, v, bias, 0.7) for function in (attend, attend_fused)]
     torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
     gradients = [torch.autograd.grad(y.sin().sum(), leaves) for y in results]
     for ours, fused in zip(*gradients, strict=True):
@@ -139,7 +141,7 @@ def test_neighbours_merge_in_the_published_order() -> None:
 )
 @pytest.mark.parametrize("shift", [0, 3])
 def test_size_and_work_are_those_derived_by_hand(
-    channels: int, side: int, parameters: int, macs: int, shift: int
+    channels: int, side: int, parameters: int, macs: int, shift: Literal[0, 3]
 ) -> None:
     block, ports = Swin(shift=shift, expansion=4), Ports(channels, channels, 1)
     with torch.device("meta"):
@@ -168,7 +170,9 @@ def test_swin_has_the_published_size(name: str, parameters: int, gmacs: float) -
 
 
 @pytest.mark.parametrize(("shift", "layer_scale", "units"), [(0, None, 16), (3, None, 16), (3, 0.1, 18)])
-def test_training_keeps_what_attention_needs(shift: int, layer_scale: float | None, units: int) -> None:
+def test_training_keeps_what_attention_needs(
+    shift: Literal[0, 3], layer_scale: float | None, units: int
+) -> None:
     """In inputs of the block: 1 for LayerNorm, 1 for the layer in, q, k, v, 1 for the layer out; the MLP's 10.
 
     Besides: the probabilities, 49 a position and head, the LayerNorms' statistics, and what does not grow with the
