@@ -119,12 +119,15 @@ def search(
 def export(
     source: Annotated[
         Path,
-        typer.Argument(help="The folder that a search wrote, or a model spec with its weights beside it."),
+        typer.Argument(
+            help="The folder that a search wrote, a model spec with its weights beside it, or a model by name."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The file to write [model.yaml, .onnx, .xml, .tflite].")
+        Path | None,
+        typer.Option("-o", "--out", help="The file to write [model.yaml, .config, .onnx, .xml, .tflite]."),
     ] = None,
-    to: Annotated[str, typer.Option("--to", help="spec, onnx, openvino or litert.")] = "spec",
+    to: Annotated[str, typer.Option("--to", help="spec, net-config, onnx, openvino or litert.")] = "spec",
 ) -> None:
     """Write a network as model spec and weights, or for a runtime, checked against PyTorch before it appears."""
     from quadnas.export.base import export_model
@@ -142,13 +145,25 @@ def train(
     ] = None,
     train_size: TrainSize = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything that is random [0].")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from", help="Start from weights: this model's, or a ConvNeXt's by timm's names."
+        ),
+    ] = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder [runs/train-MODEL].")] = None,
     resume: Resume = None,
     as_json: Json = False,
 ) -> None:
     """Train a network from its model spec alone; in several processes if torchrun starts it so."""
-    given = {"data": data, "epochs": epochs, "train_size": train_size, "seed": seed}
+    given = {
+        "data": data,
+        "epochs": epochs,
+        "train_size": train_size,
+        "seed": seed,
+        "init_from": str(init_from) if init_from else None,
+    }
     chosen = {key: value for key, value in given.items() if value is not None}
     if resume:
         check_resumable(resume, chosen, model, config, out)

@@ -39,6 +39,13 @@ class Taken:
     linear_terms: int
     anew: tuple[str, ...]
 
+    def __str__(self) -> str:
+        linear = (
+            f", {self.linear_terms} became linear terms of quadratic operators" if self.linear_terms else ""
+        )
+        anew = f"; {', '.join(self.anew)} start anew" if self.anew else ""
+        return f"{self.copied} tensors copied{linear}{anew}"
+
 
 def start_from(network: Network, layers: Sequence[Layer], path: Path) -> Taken:
     """Put the weights of a safetensors file into ``network``, which was built from ``layers``.

@@ -15,13 +15,14 @@ from quadnas.data.base import DataSet, Normalization, load_data
 from quadnas.data.order import stable_seed
 from quadnas.errors import ConfigError
 from quadnas.network import Network, require_size, with_all_arguments
-from quadnas.run.events import Observer
+from quadnas.run.events import Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.space.model_spec import ModelSpec
 from quadnas.training.device import compute_device
 from quadnas.training.distributed import ALONE, Ranks, SharedSession
 from quadnas.training.evaluation import Score, evaluate
+from quadnas.training.initial import start_from
 from quadnas.training.recipe import Recipe
 from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
@@ -30,9 +31,13 @@ MODEL, WEIGHTS, RESULT = "model.yaml", "model.safetensors", "result.json"
 
 
 class TrainSettings(Settings):
-    """One training of a model spec. ``train_size``: side of the images, by default the data set's own."""
+    """One training of a model spec. ``train_size``: side of the images, by default the data set's own.
+
+    ``init_from``: a weights file to start from (see ``start_from``) instead of a fresh initialisation.
+    """
 
     model: ModelSpec
+    init_from: str | None = None
     data: str = "digits"
     train_size: Annotated[int, Field(ge=1)] | None = None
     train_images: Annotated[int, Field(ge=1)] | None = None
@@ -82,6 +87,10 @@ def new_run(settings: TrainSettings, path: Path, ranks: Ranks = ALONE) -> RunFol
     """A run folder for a training, which rank 0 creates and all open; raises what ``prepare`` raises."""
     spec, _, _ = prepare(settings, ranks)  # a mistake is refused before there is a run folder
     settings = settings.model_copy(update={"model": spec})
+    if settings.init_from:
+        weights = Path(settings.init_from)
+        start_from(new_network(spec, settings.seed), spec.layers, weights)
+        settings = settings.model_copy(update={"init_from": str(weights.resolve())})
     if ranks.leads:
         RunFolder.create(path, settings.model_dump(mode="json"))
     return RunFolder.open(Path(ranks.told(str(path))))
@@ -104,11 +113,15 @@ def train_network(
     spec, data, size = prepare(settings, ranks)
     inputs = {"data": data.identity}
     session = SharedSession(ranks, folder, observe, stop, clock, settings.checkpoint_seconds, inputs)
-    network = new_network(spec, settings.seed).to(compute_device())
+    network = new_network(spec, settings.seed)
+    checkpoint = session.resume()
+    if settings.init_from and not checkpoint:
+        session.emit(Notice(str(start_from(network, spec.layers, Path(settings.init_from)))))
+    network.to(compute_device())
     trained = TrainingStage(
         network, data.training, recipe, session,
         epochs=settings.epochs, size=size, seed=settings.seed, findings={}, ranks=ranks,
-    ).run(session.resume())  # fmt: skip
+    ).run(checkpoint)  # fmt: skip
     session.write(MODEL, write_yaml(spec))
     session.write(WEIGHTS, weights_bytes(trained.kept, {"train_size": str(size)}))
     score = scored(trained, data.test, session, label="trained", size=size, ranks=ranks)

@@ -16,7 +16,10 @@ COMMANDS = {
         "--strategy", "--train-size",
     ],
     "export": ["--out", "--to", "-o", "source"],
-    "train": ["--config", "--data", "--epochs", "--json", "--out", "--resume", "--seed", "--train-size", "model"],
+    "train": [
+        "--config", "--data", "--epochs", "--init-from", "--json", "--out", "--resume", "--seed", "--train-size",
+        "model",
+    ],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
     "models": ["--json", "name"],
     "compare": ["--json", "--out", "--resume", "file"],
