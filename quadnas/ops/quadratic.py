@@ -1,100 +1,180 @@
 """Quadratic depthwise convolution, y = (Wa*u) o (Wb*u) + Wc*u, keeping only its input for the backward pass.
 
 Source: QuadraNet (arXiv 2311.17956) section III; the recomputing backward follows from the product rule.
+``quadratic_torch`` computes it anywhere, ``quadratic_native`` on the CPU, ``quadratic_triton`` on a CUDA device,
+each with ``forward`` and ``backward``; ``quadratic_backend`` chooses.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from quadnas.ops import quadratic_native, quadratic_torch
+from quadnas.ops.native import switched_off
+from quadnas.ops.quadratic_torch import Gradients, layout, output_shape, quadratic_depthwise_eager
+
+__all__ = [
+    "Backend",
+    "QuadraticDepthwise",
+    "quadratic_backend",
+    "quadratic_depthwise",
+    "quadratic_depthwise_eager",
+]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _live_taps(weight: Tensor, height: int, width: int) -> slice:
-    """The central taps that can meet a pixel: on a map of side n, taps further out than n - 1 read padding."""
-    kernel = weight.shape[-1]
-    dead = max(0, kernel // 2 - (max(height, width) - 1))
-    return slice(dead, kernel - dead)
+class Backend(NamedTuple):
+    """What computes the operator, ``native``, ``triton`` or ``torch``, and why it is this one."""
+
+    name: str
+    reason: str
 
 
-def _branch(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
+def quadratic_backend(device: str, dtype: torch.dtype) -> Backend:
+    """The back-end for tensors on a type of device ("cpu", "cuda", ...); all compute the same function.
+
+    The first call for the CPU compiles the native one, unless QUADNAS_NATIVE=0 switches it off.
+    """
+    if dtype not in _DTYPES:
+        return Backend("torch", f"{dtype} is computed by torch alone")
+    if device == "cuda":
+        return Backend("triton", "a GPU") if _triton() else Backend("torch", "triton is not installed")
+    if device != "cpu":
+        return Backend("torch", f"no kernel of our own for {device}")
+    if switched_off():
+        return Backend("torch", "QUADNAS_NATIVE=0")
+    problem = quadratic_native.problem()
+    return Backend("torch", problem) if problem else Backend("native", "compiled for this machine")
 
 
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+@cache
+def _triton() -> Any:
+    try:
+        from quadnas.ops import quadratic_triton  # noqa: PLC0415 (needs triton)
+    except ImportError:
+        return None
+    return quadratic_triton
 
 
-def _differentiable_backward(
-    needed: tuple[bool, bool, bool], operands: tuple[Tensor, Tensor, Tensor], grad: Tensor
+def _implementation(x: Tensor) -> Any:
+    name = quadratic_backend(x.device.type, x.dtype).name if x.numel() else "torch"
+    if name == "triton":
+        return _triton()
+    return quadratic_native if name == "native" else quadratic_torch
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> None:
+    """The shapes that memory is read by; raises ValueError."""
+    channels, side = x.shape[1] if x.ndim == 4 else None, weight.shape[-1]
+    shapes = (3, channels, 1, side, side), (3, channels)
+    if (tuple(weight.shape), tuple(bias.shape)) != shapes or not side % 2 or stride < 1:
+        raise ValueError(
+            "the quadratic convolution takes x (N, C, H, W), weight (3, C, 1, K, K) with K odd, bias (3, C) and a "
+            f"stride from 1 on, not {[*map(tuple, (x.shape, weight.shape, bias.shape))]} and stride {stride}"
+        )
+    if len({(t.dtype, t.device) for t in (x, weight, bias)}) != 1:
+        raise ValueError(
+            "the quadratic convolution takes tensors of one dtype on one device, not "
+            + ", ".join(f"{t.dtype} on {t.device}" for t in (x, weight, bias))
+        )
+
+
+@torch.library.custom_op("quadnas::quadratic_depthwise", mutates_args=())
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    _check(x, weight, bias, stride)
+    return _implementation(x).forward(x, weight, bias, stride)  # type: ignore[no-any-return]
+
+
+@_forward.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    _check(x, weight, bias, stride)
+    return torch.empty(output_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=layout(x))
+
+
+@torch.library.custom_op("quadnas::quadratic_depthwise_backward", mutates_args=())
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int, need_x: bool, need_parameters: bool
 ) -> Gradients:
+    _check(x, weight, bias, stride)
+    if grad.shape != output_shape(x, stride) or grad.dtype != x.dtype or grad.device != x.device:
+        raise ValueError(
+            f"a gradient of {grad.dtype} {tuple(grad.shape)} on {grad.device} does not fit the output"
+        )
+    implementation, needs = _implementation(x), {"need_x": need_x, "need_parameters": need_parameters}
+    if x.is_cuda and implementation is not quadratic_torch:  # Triton's computes all
+        a, b, c = implementation.backward(grad, x, weight, bias, stride)
+        return a if need_x else x.new_empty(0), *(
+            (b, c) if need_parameters else (b.new_empty(0), c.new_empty(0))
+        )
+    return implementation.backward(grad, x, weight, bias, stride, **needs)  # type: ignore[no-any-return]
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int, need_x: bool, need_parameters: bool
+) -> Gradients:
+    of_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+    of_weight, of_bias = (p.new_empty(p.shape if need_parameters else 0) for p in (weight, bias))
+    return of_x if need_x else x.new_empty(0), of_weight, of_bias
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
+    *tensors, ctx.stride = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needed = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled():
+        return *_differentiable_gradients(ctx.saved_tensors, needed, grad, ctx.stride), None
+    found = _backward(grad, *ctx.saved_tensors, ctx.stride, needed[0], any(needed[1:]))
+    return *(t if need else None for t, need in zip(found, needed, strict=True)), None
+
+
+def _differentiable_gradients(
+    operands: tuple[Tensor, Tensor, Tensor], needed: tuple[bool, ...], grad: Tensor, stride: int
+) -> tuple[Tensor | None, ...]:
     """The gradients as a graph of their own, for second derivatives; memory is that of the eager form."""
     wanted = [operand for operand, need in zip(operands, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(quadratic_depthwise_eager(*operands), wanted, grad, create_graph=True))
-    a, b, c = (next(found) if need else None for need in needed)
-    return a, b, c
+    y = quadratic_depthwise_eager(*operands, stride)
+    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+    return tuple(next(found) if need else None for need in needed)
 
 
-class _QuadraticDepthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        factor_a, factor_b, linear = (_branch(x, w, b) for w, b in zip(weight, bias, strict=True))
-        return linear.addcmul_(factor_a, factor_b)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Gradients:
-        x, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _differentiable_backward(ctx.needs_input_grad, (x, weight, bias), grad)
-        need_x, need_weight, need_bias = ctx.needs_input_grad
-        grads_out = (
-            grad * _branch(x, weight[1], bias[1]),
-            grad * _branch(x, weight[0], bias[0]),
-            grad,
-        )
-        half, channels = weight.shape[-1] // 2, x.shape[1]
-        parts = [
-            torch.ops.aten.convolution_backward(
-                g, x, w, [channels], [1, 1], [half, half], [1, 1], False, [0, 0], channels,
-                [need_x, need_weight, need_bias],
-            )
-            for g, w in zip(grads_out, weight, strict=True)
-        ]  # fmt: skip
-        return (
-            parts[0][0] + parts[1][0] + parts[2][0] if need_x else None,
-            torch.stack([part[1] for part in parts]) if need_weight else None,
-            torch.stack([part[2] for part in parts]) if need_bias else None,
-        )
+_forward.register_autograd(_gradients, setup_context=_save)
 
 
-def quadratic_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply y = (Wa*x) o (Wb*x) + Wc*x with stride 1 and "same" zero padding.
+def quadratic_depthwise(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
+    """Apply y = (Wa*x) o (Wb*x) + Wc*x with "same" zero padding.
 
-    x: (N, C, H, W), any memory format, kept; weight: (3, C, 1, K, K) with K odd, in the order a, b, c;
-    bias: (3, C). Returns (N, C, H, W). Saves x alone; differentiable twice.
+    x: (N, C, H, W), channels-last or contiguous, kept; weight: (3, C, 1, K, K) with K odd, in the order a, b, c;
+    bias: (3, C). Returns (N, C, ceil(H / stride), ceil(W / stride)). Saves x alone; differentiable any number of
+    times. Sums are at least in float32. Under autocast it takes the dtype of autocast, on the CPU float32, where
+    that is faster. Raises ValueError for other shapes, or operands that differ in dtype or device.
     """
-    taps = _live_taps(weight, x.shape[-2], x.shape[-1])
-    return _QuadraticDepthwise.apply(x, weight[..., taps, taps], bias)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def quadratic_depthwise_eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same function as three plain convolutions under autograd, which keeps x and both factors."""
-    factor_a, factor_b, linear = (_branch(x, w, b) for w, b in zip(weight, bias, strict=True))
-    return factor_a * factor_b + linear
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    return _forward(x, weight, bias, stride)  # type: ignore[no-any-return]
 
 
 class QuadraticDepthwise(nn.Module):
     """Quadratic depthwise convolution layer: three depthwise kernels of side ``kernel`` (odd), each with bias.
 
-    (N, C, H, W) -> (N, C, H, W). Parameters: weight (3, C, 1, K, K), bias (3, C).
+    (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)). Parameters: weight (3, C, 1, K, K), bias (3, C).
     """
 
-    def __init__(self, channels: int, kernel: int) -> None:
+    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
+        self.stride = stride
         self.weight = nn.Parameter(torch.empty(3, channels, 1, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(3, channels))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        return quadratic_depthwise(x, self.weight, self.bias)
+        """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
+        return quadratic_depthwise(x, self.weight, self.bias, self.stride)

@@ -63,7 +63,9 @@ def test_gradients_match_the_eager_form_in_single_precision(layout: torch.memory
     weight = 0.02 * weight
     gradients = []
     for function in (quadratic_depthwise, quadratic_depthwise_eager):
-        leaves = [t.clone().requires_grad_() for t in (x.contiguous(memory_format=layout), weight, bias)]
+        leaves = x.contiguous(memory_format=layout).clone(), weight.clone(), bias.clone()
+        for leaf in leaves:
+            leaf.requires_grad_()
         output = function(*leaves)
         assert output.is_contiguous(memory_format=layout)
         output.sin().sum().backward()
@@ -97,7 +99,8 @@ def test_keeps_only_its_input_where_the_eager_form_keeps_three() -> None:
 
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_computes_no_gradient_that_nobody_needs(frozen: int) -> None:
-    leaves = [t.detach().requires_grad_(i != frozen) for i, t in enumerate(operands(2, 3, 5, 5))]
+    leaves = operands(2, 3, 5, 5)
+    leaves[frozen].requires_grad_(False)
     quadratic_depthwise(*leaves).sum().backward()
     assert [leaf.grad is None for leaf in leaves] == [i == frozen for i in range(3)]
 
