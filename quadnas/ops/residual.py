@@ -39,11 +39,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        y: Tensor = self.branch(x)
-        if self.scale is not None:
-            y = self.scale[:, None, None] * y
-        y = self.drop_path(y)
-        return x + y
+        y: Tensor = self.drop_path(self.branch(x))
+        return x + y if self.scale is None else torch.addcmul(x, self.scale[:, None, None], y)
 
     @torch.no_grad()
     def deployed(self) -> "Residual":
