@@ -73,23 +73,30 @@ class Ranks:
         distributed.broadcast(shared, 0)
         return bytes(shared.tolist()).decode()
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """The module whose backward pass averages the gradients of all ranks; shares its weights.
+    def check(self, module: nn.Module) -> None:
+        """Raise MachineError if ``module`` cannot be trained like this: batch normalisation, not on GPUs."""
+        if self.world > 1 and _normalizes(module) and compute_device().type != "cuda":
+            raise MachineError(
+                "batch normalisation needs the statistics of the whole batch, which several processes can share "
+                f"on GPUs only, and this machine has none; train this network in one process, not {self.world}"
+            )
 
-        Batch normalisation inside ``module`` is made to see the whole batch, which torch can do on GPUs only.
-        Raises MachineError.
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """The module whose backward pass averages the gradients of all ranks; it shares the weights.
+
+        Batch normalisation inside ``module`` is made to see the whole batch. Raises what ``check`` raises.
         """
         if self.world == 1:
             return module
+        self.check(module)
         device = compute_device()
-        if any(isinstance(part, _BatchNorm) for part in module.modules()):
-            if device.type != "cuda":
-                raise MachineError(
-                    "batch normalisation needs the statistics of the whole batch, which several processes can "
-                    f"share on GPUs only, and this machine has none; train it in one process, not {self.world}"
-                )
+        if _normalizes(module):
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def _normalizes(module: nn.Module) -> bool:
+    return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
 ALONE = Ranks()

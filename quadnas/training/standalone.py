@@ -80,6 +80,8 @@ def prepare(settings: TrainSettings, ranks: Ranks = ALONE) -> tuple[ModelSpec, D
     require_size(spec.layers, size)
     batch = min(settings.recipe.batch_size, len(data.training))
     ranks.shard.of_batch(batch, pairs=settings.recipe.augmentation.mixes)
+    with torch.device("meta"):
+        ranks.check(Network(spec.layers))
     return spec, data, size
 
 
