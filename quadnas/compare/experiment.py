@@ -57,13 +57,9 @@ class Bench:
     stop: StopFlag
     clock: Callable[[], float]
 
-    def stage(self, unit: Unit, settings: Mapping[str, Any]) -> RunFolder:
-        """The run folder of a unit that is itself a run, new or begun; raises ConfigError, DataError."""
-        path = self.folder.path / "arms" / str(unit)
-        if (path / "run.json").exists():
-            return RunFolder.open(path)
-        path.parent.mkdir(exist_ok=True)
-        return RunFolder.create(path, settings)
+    def path(self, unit: Unit) -> Path:
+        """The run folder of a unit that is itself a run, which may not be there yet."""
+        return self.folder.path / "arms" / str(unit)
 
 
 class Work(ABC):

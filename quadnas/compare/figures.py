@@ -13,11 +13,15 @@ OURS, RIVAL, PAPER = "#2563c4", "#9fb3cf", "#d9780f"
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One quantity of all arms: bars for the measured values, marks for the published ones; None is no value."""
+    """One quantity of all arms: bars for the measured values, marks for the published ones; None is no value.
+
+    With ``points``, the single values behind each mean, it has dots on an axis that shows their range instead.
+    """
 
     column: Column
     ours: Sequence[float | None]
     paper: Sequence[float | None]
+    points: Sequence[Sequence[float]] = ()
 
 
 def value_panel(table: Table, key: str, *, with_paper: bool = True) -> Panel:
@@ -25,6 +29,12 @@ def value_panel(table: Table, key: str, *, with_paper: bool = True) -> Panel:
     column = next(column for column in table.columns if column.key == key)
     published = [row.paper.get(key) if with_paper else None for row in table.rows]
     return Panel(column, [number_of(row.values.get(key)) for row in table.rows], published)
+
+
+def points_panel(table: Table, key: str, points: Sequence[Sequence[float]]) -> Panel:
+    """A column of means, and the values that they are of."""
+    panel = value_panel(table, key)
+    return Panel(panel.column, panel.ours, panel.paper, points)
 
 
 def ratio_panels(table: Table, quantity: str) -> list[Panel]:
@@ -50,7 +60,13 @@ def bars(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
     figure = Figure(figsize=(2.4 + 3.4 * len(panels), 1.2 + 0.34 * len(rows)), layout="constrained")
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(all_axes, panels, strict=True):
-        _draw_panel(axes, panel, colours)
+        if panel.points:
+            _draw_points(axes, panel)
+        else:
+            _draw_panel(axes, panel, colours)
+        axes.set_xlabel(panel.column.title)
+        axes.grid(axis="x", color="0.9", linewidth=0.7)
+        axes.set_axisbelow(True)
     all_axes[0].set_yticks(range(len(rows)), [row.arm for row in rows])
     all_axes[0].set_ylim(len(rows) - 0.4, -0.6)
     if any(value is not None for panel in panels for value in panel.paper):
@@ -71,9 +87,18 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Sequence[str]) -> None:
         if published is not None:
             axes.plot(published * column.scale, line, "D", color=PAPER, markersize=5, zorder=4)
     axes.set_xlim(0, 1.2 * max(known, default=1.0))
-    axes.set_xlabel(column.title)
-    axes.grid(axis="x", color="0.9", linewidth=0.7)
-    axes.set_axisbelow(True)
+
+
+def _draw_points(axes: Axes, panel: Panel) -> None:
+    scale = panel.column.scale
+    for line, (mean, points) in enumerate(zip(panel.ours, panel.points, strict=True)):
+        axes.plot([scale * value for value in points], [line] * len(points), "o", color=RIVAL, markersize=4)
+        if mean is not None:
+            axes.plot(scale * mean, line, "|", color=OURS, markersize=14, markeredgewidth=2)
+            axes.annotate(
+                panel.column.text(mean), (scale * mean, line - 0.3), ha="center", va="bottom", fontsize=8
+            )
+    axes.margins(x=0.15)
 
 
 def number_of(value: Value) -> float | None:

@@ -7,9 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from quadnas.compare.experiment import Arm, ArmName, Experiment
+from quadnas.compare.table import Column
 from quadnas.config import overlaid, validated
 from quadnas.errors import ConfigError
-from quadnas.network import operators_of, require_size
+from quadnas.latency.devices import find_device
+from quadnas.latency.measurements import load_corrected
+from quadnas.latency.model import estimate
+from quadnas.network import kernels_of, operators_of, require_size
 from quadnas.report.models import parameters
 from quadnas.space.layer import Layer
 from quadnas.space.model_family import CLASSES, ModelFamily, find_model
@@ -73,3 +77,50 @@ def size_of(layers: Sequence[Layer], input_size: int) -> dict[str, int]:
 def fingerprint(specs: Mapping[str, ModelSpec]) -> tuple[tuple[str, tuple[Layer, ...]], ...]:
     """What tells apart the networks that named models stand for."""
     return tuple((name, spec.layers) for name, spec in specs.items())
+
+
+def require_devices(devices: Sequence[str]) -> None:
+    """Raise ConfigError or DataError if a device cannot be loaded."""
+    for device in devices:
+        load_corrected(device)
+
+
+def latencies_ms(layers: Sequence[Layer], input_size: int, devices: Sequence[str]) -> dict[str, float | None]:
+    """Predicted latency on every device, under ``<device>_ms``; None where an operator has no price there."""
+    found = {}
+    for device in devices:
+        model = load_corrected(device)
+        found[latency_key(device)] = estimate(model, kernels_of(layers, input_size, model)).latency_ms
+    return found
+
+
+def latency_key(device: str) -> str:
+    """The key of the column with the latencies on a device."""
+    return f"{Path(device).name}_ms"
+
+
+def cost_columns(devices: Sequence[str], input_size: int) -> tuple[Column, ...]:
+    """Parameters, multiply-accumulates and the latency on every device."""
+    return (
+        Column("parameters", "parameters, M", 3, 1e-6),
+        Column("macs", f"GMACs at {input_size}", 3, 1e-9),
+        *(Column(latency_key(device), _latency_title(device), 2) for device in devices),
+    )
+
+
+def _latency_title(device: str) -> str:
+    _, card = find_device(device)
+    return f"{card.device}, ms" + (f" for {card.batch} images" if card.batch > 1 else "")
+
+
+def unpriced_note(rows: Mapping[str, Mapping[str, object]], devices: Sequence[str]) -> tuple[str, ...]:
+    """Which arms have no total on a device, and why."""
+    missing = [
+        f"{arm} on {device}"
+        for device in devices
+        for arm, row in rows.items()
+        if latency_key(device) in row and row[latency_key(device)] is None
+    ]
+    if not missing:
+        return ()
+    return (f"No latency where an operator has no price: {', '.join(missing)}.",)
