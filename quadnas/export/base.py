@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadnas.config import write_yaml
 from quadnas.errors import ConfigError
 from quadnas.network import Network, with_all_arguments
 from quadnas.registry import Registry
@@ -23,11 +22,13 @@ class Target:
     """A file format: the ``suffix`` of its main file, and how a network is written.
 
     ``write`` puts a network (its spec, itself with weights, notes on them) at or beside a path and returns the
-    files. It compares what it is about to write with the network before a file appears.
+    files. It compares what it is about to write with the network before a file appears. ``describe`` gives the
+    text of a file that can do without weights.
     """
 
     suffix: str
     write: Callable[[ModelSpec, Network, dict[str, str], Path], list[Path]]
+    describe: Callable[[ModelSpec], str] | None = None
 
 
 TARGETS: Registry[Target] = Registry("export target", "quadnas.export.targets", "quadnas.export")
@@ -41,7 +42,7 @@ def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
 
     A search exports its inherited weights at ``out`` (default: model and the target's suffix), retrained ones
     beside it. Nothing is written unless all weights are intact. A model by name, or a net.config, has no weights:
-    it is exported as a spec alone. Raises ConfigError if there is no network yet or ``out`` is no place for the
+    its text alone is written. Raises ConfigError if there is no network yet or ``out`` is no place for the
     file, DataError, MachineError if an optional package is missing.
     """
     target = TARGETS[name]
@@ -52,10 +53,12 @@ def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
             f"not {str(out)!r}"
         )
     if _is_design(source):
-        return _export_design(source, out, name)
+        return [_export_design(find_model(source), out, name)]
     loaded = []
     for spec, weights, path in (
-        _spec_jobs(source, out) if source.suffix == ".yaml" else _run_jobs(source, out)
+        _spec_jobs(source, out)
+        if source.suffix in (".yaml", *NET_CONFIG_SUFFIXES)
+        else _run_jobs(source, out)
     ):
         network = Network(spec.layers)
         loaded.append((spec, network, load_weights(network, weights), path))
@@ -65,25 +68,26 @@ def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
 
 
 def _is_design(source: Path) -> bool:
+    """Whether it has no weights, and needs none: a model by name, or a net.config alone."""
     if source.exists() or not is_name(str(source)):
-        return source.suffix in NET_CONFIG_SUFFIXES
+        return source.suffix in NET_CONFIG_SUFFIXES and not source.with_suffix(".safetensors").is_file()
     return any(spec.name == str(source) for spec in find_models())
 
 
-def _export_design(source: Path, out: Path, name: str) -> list[Path]:
-    spec = find_model(source)
-    if name != "spec":
+def _export_design(spec: ModelSpec, out: Path, name: str) -> Path:
+    describe = TARGETS[name].describe
+    if describe is None:
         raise ConfigError(
-            f"{source} has no weights to export to {name}: train it, as in quadnas train {source} --data digits "
-            "--out run, and export run/model.yaml"
+            f"{spec.name} has no weights to export to {name}: train it, as in quadnas train {spec.name} --data "
+            "digits --out run, and export run/model.yaml"
         )
     layers = tuple(with_all_arguments(layer) for layer in spec.layers)
-    commit_bytes(out, write_yaml(spec.model_copy(update={"layers": layers})).encode())
-    return [out]
+    commit_bytes(out, describe(spec.model_copy(update={"layers": layers})).encode())
+    return out
 
 
 def _spec_jobs(source: Path, out: Path) -> list[_Job]:
-    spec, weights = load_model_spec(source), source.with_suffix(".safetensors")
+    spec, weights = find_model(source), source.with_suffix(".safetensors")
     if not weights.is_file():
         raise ConfigError(f"{source} has no weights: {weights} is missing; quadnas export RUN writes both")
     return [(spec, weights, out)]

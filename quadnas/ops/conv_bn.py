@@ -5,6 +5,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from quadnas.latency.kernels import Kernel, Operator
 
+EPSILON = 1e-3
+"""As in ProxylessNAS and MobileNetV2; torch's own default is 1e-5."""
+
 
 class ConvBN(nn.Sequential):
     """Convolution with "same" zero padding and an odd kernel, batch normalisation, and ReLU6 if ``activation``.
@@ -27,7 +30,7 @@ class ConvBN(nn.Sequential):
             channels_in, channels_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
         )
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
-        modules: list[nn.Module] = [convolution, nn.BatchNorm2d(channels_out)]
+        modules: list[nn.Module] = [convolution, nn.BatchNorm2d(channels_out, eps=EPSILON)]
         super().__init__(*modules, *([nn.ReLU6()] if activation else []))
 
     def folded(self) -> nn.Sequential:

@@ -117,8 +117,8 @@ class NetConfig(Settings):
     classifier: _Linear
     blocks: tuple[_Residual, ...]
 
-    def spec(self, name: str) -> ModelSpec:
-        """The model spec ``name`` for ImageNet's input and unnamed classes; raises pydantic's ValidationError."""
+    def spec(self, name: str, source: str) -> ModelSpec:
+        """The spec called ``name``, for ImageNet's input and unnamed classes; ConfigError names ``source``."""
         head = self.classifier
         layers = (
             _conv_layer(self.first_conv),
@@ -128,16 +128,22 @@ class NetConfig(Settings):
                   arguments={"norm": "none"}),
         )  # fmt: skip
         classes = counted_classes(head.out_features)
-        return ModelSpec(name=name, input=IMAGENET_INPUT, classes=classes, layers=layers)
+        found = {"name": name, "input": IMAGENET_INPUT, "classes": classes, "layers": layers}
+        return validated(found, ModelSpec, source)
 
 
 def load_net_config(path: Path) -> ModelSpec:
     """Read a ``net.config``; raises ConfigError naming the file and the key."""
+    return parse_net_config(read_text(path), str(path))
+
+
+def parse_net_config(text: str, source: str) -> ModelSpec:
+    """The model spec of a ``net.config``'s text, called as the file ``source``; raises ConfigError."""
     try:
-        data = json.loads(read_text(path))
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a valid JSON file: {error}") from None
-    return validated(data, NetConfig, str(path)).spec(path.stem)
+        raise ConfigError(f"{source}: not a valid JSON file: {error}") from None
+    return validated(data, NetConfig, source).spec(Path(source).stem, source)
 
 
 def write_net_config(spec: ModelSpec) -> str:

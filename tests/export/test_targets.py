@@ -195,4 +195,6 @@ def test_a_model_spec_is_exported_with_the_weights_beside_it(tmp_path: Path) -> 
 
 def test_every_target_has_its_own_file_type() -> None:
     suffixes = {name: TARGETS[name].suffix for name in base.TARGETS}
-    assert suffixes == {"spec": ".yaml", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
+    assert suffixes == {
+        "spec": ".yaml", "net-config": ".config", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite",
+    }  # fmt: skip

@@ -1,5 +1,9 @@
-"""Export as a model spec (YAML) with the weights beside it (safetensors): what ``quadnas train`` reads."""
+"""Export as a text with the weights beside it (safetensors), both of which ``quadnas train`` reads.
 
+The text is a model spec (YAML) or, for networks of inverted residuals, ProxylessNAS's net.config (JSON).
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,23 +15,37 @@ from quadnas.export.base import TARGETS, Target
 from quadnas.network import Network
 from quadnas.run.atomic import commit_bytes
 from quadnas.space.model_spec import ModelSpec
+from quadnas.space.net_config import parse_net_config, write_net_config
 from quadnas.training.weights import weights_bytes
 
 
-def export_spec(spec: ModelSpec, network: Network, notes: dict[str, str], path: Path) -> list[Path]:
-    """Write ``path`` and the safetensors file of its stem; both rebuild to equal logits, or neither appears."""
-    text, weights = write_yaml(spec), weights_bytes(network, notes)
-    rebuilt = Network(validated(parse_yaml(text, str(path)), ModelSpec, str(path)).layers)
-    rebuilt.load_state_dict(load(weights))
-    images = torch.rand(2, spec.input.channels, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        if not torch.equal(rebuilt.eval()(images), network.eval()(images)):
-            raise DataError(
-                f"the network rebuilt from {path} differs from the one exported; nothing was written"
-            )
-    commit_bytes(path.with_suffix(".safetensors"), weights)
-    commit_bytes(path, text.encode())
-    return [path, path.with_suffix(".safetensors")]
+def export_text(
+    write: Callable[[ModelSpec], str], read: Callable[[str, str], ModelSpec]
+) -> Callable[[ModelSpec, Network, dict[str, str], Path], list[Path]]:
+    """The ``Target.write`` of a text format, of which ``read`` takes the text and what to call it in errors."""
+
+    def export(spec: ModelSpec, network: Network, notes: dict[str, str], path: Path) -> list[Path]:
+        text, weights = write(spec), weights_bytes(network, notes)
+        rebuilt = Network(read(text, str(path)).layers)
+        rebuilt.load_state_dict(load(weights))
+        images = torch.rand(2, spec.input.channels, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            if not torch.equal(rebuilt.eval()(images), network.eval()(images)):
+                raise DataError(
+                    f"the network rebuilt from {path} differs from the one exported; nothing was written"
+                )
+        commit_bytes(path.with_suffix(".safetensors"), weights)
+        commit_bytes(path, text.encode())
+        return [path, path.with_suffix(".safetensors")]
+
+    return export
 
 
-TARGETS.register("spec")(Target(".yaml", export_spec))
+def _parse_spec(text: str, source: str) -> ModelSpec:
+    return validated(parse_yaml(text, source), ModelSpec, source)
+
+
+TARGETS.register("spec")(Target(".yaml", export_text(write_yaml, _parse_spec), write_yaml))
+TARGETS.register("net-config")(
+    Target(".config", export_text(write_net_config, parse_net_config), write_net_config)
+)
