@@ -18,6 +18,7 @@ import torch
 
 from quadnas import cli
 from quadnas.blocks.base import BLOCKS
+from quadnas.data.base import load_data
 from quadnas.report import progress  # noqa: F401 (the command line imports them when it runs)
 from quadnas.training import standalone  # noqa: F401
 
@@ -78,12 +79,13 @@ def ended(pids: list[int]) -> list[int]:
 
 
 def warm_up() -> None:
-    """What torch imports only when it is used first, once for all children."""
+    """What is imported only when it is used first, once for all children."""
     weight = torch.ones(1, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], fused=True)
     weight.sum().backward()
     optimizer.step()
     list(BLOCKS)
+    load_data("digits")
 
 
 def main() -> None:
