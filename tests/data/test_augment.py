@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from quadnas.data.augment import random_crops, to_network_input
-from quadnas.data.augmentation import BASIC
+from quadnas.data.augmentation import BASIC, Augmentation
 from quadnas.data.base import Normalization
 from quadnas.data.draws import Draws
+from quadnas.data.memory import MemorySplit
 
 PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
 
@@ -83,3 +84,47 @@ def test_resizing_agrees_with_pillow(size: int) -> None:
     pillow = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
     # Pillow rounds to whole levels after each of its two passes
     assert np.abs(ours.permute(1, 2, 0).numpy() - pillow).max() <= 1.01
+
+
+def ramps(count: int, channels: int, flip: bool) -> MemorySplit:
+    """Brighter by 8 from column to column, by 0 from row to row; 20 x 24 pixels."""
+    row = (8 * torch.arange(24) + 4).to(torch.uint8)
+    images = row.expand(count, channels, 20, 24).contiguous()
+    return MemorySplit(torch.zeros(count).long(), 2, PLAIN, images=images, flip=flip)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_resized_crops_in_memory_stretch_a_part_and_mirror_only_what_may_be_mirrored(
+    channels: int, flip: bool
+) -> None:
+    count, size = 300, 48
+    settings = Augmentation(crops="resized", scale=(0.25, 0.25), ratio=(1.0, 1.0))
+    draws = Draws(settings, seed=3, count=count, positions=range(count))
+    images = ramps(count, channels, flip).batch(torch.arange(count), size=size, draws=draws).images * 255
+    assert images.shape == (count, 3, size, size)
+    rise = images[:, 0, 5, 40] - images[:, 0, 5, 8]
+    # a quarter of 480 pixels is a square of 10.95; 32 of its 48 columns rise by 8 a pixel
+    torch.testing.assert_close(rise.abs(), torch.full((count,), 8 * 10.954 * 32 / 48), atol=2.5, rtol=0)
+    assert (rise < 0).float().mean().item() == pytest.approx(0.5 * flip, abs=0.15)
+    assert (images[:, :, 3] - images[:, :, 30]).abs().max() <= 1.01
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_in_memory_are_distorted_one_by_one_after_their_crop(channels: int) -> None:
+    count = 64
+    flat = torch.full((count, channels, 16, 16), 100, dtype=torch.uint8)
+    split = MemorySplit(torch.zeros(count).long(), 2, PLAIN, images=flat, flip=True)
+    draws = Draws(Augmentation(color_jitter=0.4), seed=3, count=count, positions=range(count))
+    images = split.batch(torch.arange(count), size=16, draws=draws).images * 255
+    bare = Draws(BASIC, seed=3, count=count, positions=range(count))
+    inside = split.batch(torch.arange(count), size=16, draws=bare).images > 0
+    middle = images[:, 0, 8, 8]
+    assert middle.round().unique().numel() > 30
+    # brightness 0.6 to 1.4; contrast around a mean that the black edge lowers adds less than a tenth
+    assert middle.min() >= 50
+    assert middle.max() <= 150
+    for image, part in zip(images, inside, strict=True):
+        assert image[part].unique().numel() == 1, "an even image stays even"
+        # the black from beyond the edge has been there before the jitter: contrast may lift it, evenly
+        assert image[~part].unique().numel() <= 1
