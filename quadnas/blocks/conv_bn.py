@@ -7,7 +7,7 @@ from torch import nn
 
 from quadnas.blocks.base import BLOCKS, Block, Ports, require_odd
 from quadnas.latency.kernels import Kernel, Operator
-from quadnas.ops.conv_bn import ConvBN, conv_bn_operators
+from quadnas.ops.conv_bn import ConvBN, conv_bn_operators, require_mobile_stride
 
 
 @BLOCKS.register("conv_bn")
@@ -17,6 +17,10 @@ class ConvBNBlock(Block):
     kernel: Annotated[int, Field(ge=1, le=31)] = 3
 
     _odd = field_validator("kernel")(require_odd)
+
+    def check(self, ports: Ports) -> None:
+        """Stride 1 or 2."""
+        require_mobile_stride("conv_bn", ports.stride)
 
     def build(self, ports: Ports) -> ConvBN:
         """A freshly initialised layer."""

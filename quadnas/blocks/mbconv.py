@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quadnas.blocks.base import BLOCKS, Block, Ports, require_odd
 from quadnas.latency.kernels import Kernel, Operator
-from quadnas.ops.conv_bn import ConvBN, conv_bn_operators
+from quadnas.ops.conv_bn import ConvBN, conv_bn_operators, require_mobile_stride
 
 
 class MBConvModule(nn.Module):
@@ -38,6 +38,10 @@ class MBConv(Block):
     expansion: Annotated[int, Field(ge=1, le=16)]
 
     _odd = field_validator("kernel")(require_odd)
+
+    def check(self, ports: Ports) -> None:
+        """Stride 1 or 2."""
+        require_mobile_stride("mbconv", ports.stride)
 
     def build(self, ports: Ports) -> MBConvModule:
         """A freshly initialised inverted residual."""

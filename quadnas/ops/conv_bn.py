@@ -3,6 +3,7 @@
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from quadnas.errors import ConfigError
 from quadnas.latency.kernels import Kernel, Operator
 
 EPSILON = 1e-3
@@ -54,3 +55,11 @@ def conv_bn_operators(
             for position, op in enumerate(behind)
         ),
     ]
+
+
+def require_mobile_stride(block: str, stride: int) -> None:
+    """Raise ConfigError for a stride above 2, which no mobile network has."""
+    if stride > 2:
+        raise ConfigError(
+            f"block {block!r} has stride 1 or 2, not {stride}; use 'patchify' or several blocks to shrink more"
+        )

@@ -9,9 +9,12 @@ from quadnas.blocks.base import Ports
 from quadnas.blocks.hor import Hor
 from quadnas.config import validated
 from quadnas.errors import ConfigError
+from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
-from quadnas.network import Network, operators_of
+from quadnas.latency.model import Coverage, estimate
+from quadnas.network import Network, kernels_of, operators_of
 from quadnas.ops.gated_convolution import GatedConvolutionMixer
+from quadnas.space.layer import Layer
 from quadnas.space.model_family import find_model
 from quadnas.testing.blocks import declared_macs
 from tests.numerics.saved import saved_bytes
@@ -144,3 +147,17 @@ def test_widths_that_cannot_be_halved_and_unknown_orders_are_refused() -> None:
     for order in (1, 6):
         with pytest.raises(ConfigError, match="order"):
             validated({"order": order, "expansion": 4}, Hor, "here")
+
+
+@pytest.mark.parametrize("device", ["cortexA76", "a100", "zcu102"])
+def test_its_copies_are_priced_by_a_stand_in_or_not_at_all(device: str) -> None:
+    model = load_device(device)
+    layers = [Layer(block="hor", channels_in=64, channels_out=64, arguments={"order": 3, "expansion": 4})]
+    found = estimate(model, kernels_of(layers, 14, model))
+    prices = {kernel.op: price for kernel, price in zip(found.kernels, found.prices, strict=True)}
+    if device == "zcu102":
+        assert found.latency_ms is None and prices["split"].coverage is Coverage.UNCOVERED
+        assert prices["split"].reason.startswith("'split' was never measured on zcu102")
+    else:
+        assert found.latency_ms is not None and prices["split"].latency_ms
+        assert prices["split"].coverage is Coverage.SURROGATE

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quadnas.blocks.base import block_of
+from quadnas.blocks.base import Ports, block_of
+from quadnas.blocks.mbconv import MBConv
+from quadnas.errors import ConfigError
 from quadnas.network import Network, deployed
 from quadnas.space.layer import Layer
 from quadnas.testing.blocks import declared_macs
@@ -90,3 +92,30 @@ def test_no_residual_where_the_shape_changes(channels: int, stride: int) -> None
         -(-9 // stride),
         -(-9 // stride),
     )
+
+
+# By hand, as ProxylessNAS builds them: 1x1 to in * expansion channels (none for expansion 1), depthwise, 1x1, a
+# scale and a shift per channel behind each, no other weights. 40 -> 80: 40*240 + 480, 240*49 + 480, 240*80 + 160.
+@pytest.mark.parametrize(
+    ("ports", "kernel", "expansion", "parameters", "macs"),
+    [
+        (Ports(40, 80, 2), 7, 6, 41_680, 28 * 28 * 9600 + 14 * 14 * (11_760 + 19_200)),
+        (Ports(40, 40, 1), 5, 3, 13_160, 28 * 28 * (4800 + 3000 + 4800)),
+        (Ports(32, 16, 1), 3, 1, 896, 28 * 28 * (288 + 512)),
+    ],
+)
+def test_an_inverted_residual_has_the_size_derived_by_hand(
+    ports: Ports, kernel: int, expansion: int, parameters: int, macs: int
+) -> None:
+    block = MBConv(kernel=kernel, expansion=expansion)
+    assert sum(parameter.numel() for parameter in block.build(ports).parameters()) == parameters
+    assert declared_macs(block, ports, 28, 28) == macs
+
+
+@pytest.mark.parametrize("block", ["mbconv", "conv_bn"])
+def test_larger_strides_are_refused(block: str) -> None:
+    arguments = {"expansion": 6} if block == "mbconv" else {}
+    for stride in (1, 2):
+        block_of(Layer(block=block, channels_in=8, channels_out=16, stride=stride, arguments=arguments))
+    with pytest.raises(ConfigError, match=f"block '{block}' has stride 1 or 2, not 3"):
+        block_of(Layer(block=block, channels_in=8, channels_out=16, stride=3, arguments=arguments))

@@ -11,10 +11,13 @@ from quadnas.blocks.base import Ports
 from quadnas.blocks.patch_merging import PatchMerging
 from quadnas.blocks.swin import Swin
 from quadnas.config import validated
-from quadnas.errors import ConfigError
+from quadnas.errors import ConfigError, CoverageError
+from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
-from quadnas.network import Network, operators_of
+from quadnas.latency.model import estimate
+from quadnas.network import Network, kernels_of, operators_of
 from quadnas.ops.window_attention import WindowAttention, attend, attend_fused
+from quadnas.space.layer import Layer
 from quadnas.space.model_family import find_model
 from quadnas.testing.blocks import declared_macs
 from tests.numerics.saved import saved_bytes
@@ -248,3 +251,25 @@ def test_other_head_widths_and_shifts_are_refused() -> None:
         Swin(expansion=4).check(Ports(32, 64, 1))
     with pytest.raises(ConfigError, match="shift"):
         validated({"shift": 2, "expansion": 4}, Swin, "here")
+
+
+@pytest.mark.parametrize("device", ["cortexA76", "myriadvpu", "a100", "rtx3090", "zcu102"])
+def test_attention_has_no_price_and_the_reason_names_the_operator(device: str) -> None:
+    model = load_device(device)
+    same = {"channels_in": 64, "channels_out": 64}
+    layers = [
+        Layer(block="swin", **same, arguments={"shift": 3, "expansion": 4}),
+        Layer(block="patch_merging", channels_in=64, channels_out=128, stride=2),
+    ]
+    found = estimate(model, kernels_of(layers, 14, model))
+    assert found.latency_ms is None
+    refused = {
+        kernel.op: price.reason
+        for kernel, price in zip(found.kernels, found.prices, strict=True)
+        if price.latency_ms is None
+    }
+    assert set(refused) >= {"matmul", "softmax", "transpose", "roll"}
+    for op, reason in refused.items():
+        assert reason.startswith(f"'{op}' was never measured on {device} and has no stand-in")
+    with pytest.raises(CoverageError, match="'softmax' was never measured"):
+        found.interval_ms()
