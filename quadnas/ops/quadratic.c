@@ -36,6 +36,15 @@
 #define EACH_WIDE(call)
 #endif
 
+/* Loads a value that several sums take once: left to itself, GCC loads it for each. */
+#if defined(__x86_64__)
+#define KEEP(vector) __asm__("" : "+v"(vector))
+#elif defined(__aarch64__)
+#define KEEP(vector) __asm__("" : "+w"(vector))
+#else
+#define KEEP(vector) (void)(vector)
+#endif
+
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int64_t num;
 
@@ -91,8 +100,11 @@ INLINE void convolve(const Job *j, const Scratch *s, num y, num first, const int
         const vec *x = s->x + ((stride * y + ky - j->pad_y) & (j->ring - 1)) * j->x_row + stride * first;
         const vec *weight = s->weight + ky * j->kx;
         for (num kx = 0; kx < j->kx; kx++, x++, weight++)
-            for (int t = 0; t < width; t++)
-                for (int b = 0; b < branches; b++) sum[b][t] += weight[b * plane] * x[stride * t];
+            for (int t = 0; t < width; t++) {
+                vec pixel = x[stride * t];
+                KEEP(pixel);
+                for (int b = 0; b < branches; b++) sum[b][t] += weight[b * plane] * pixel;
+            }
     }
     for (int b = 0; b < branches; b++)
         for (int t = 0; t < width; t++) out[b][t] = sum[b][t];
@@ -147,9 +159,11 @@ INLINE void correlate(const Job *j, const vec *g, const vec *x, vec *total, cons
     for (num o = 0; o < j->ow; o++, g++, x += stride) {
         const vec a = g[0], b = g[j->g_row], c = g[2 * j->g_row];
         for (int t = 0; t < width; t++) {
-            sum[0][t] += a * x[t];
-            sum[1][t] += b * x[t];
-            sum[2][t] += c * x[t];
+            vec pixel = x[t];
+            KEEP(pixel);
+            sum[0][t] += a * pixel;
+            sum[1][t] += b * pixel;
+            sum[2][t] += c * pixel;
         }
     }
     for (int b = 0; b < 3; b++)
