@@ -290,7 +290,7 @@ def test_training_needs_the_classes_and_a_size_that_fit(place: Path, found: Foun
         2, "nothing of a 1x1 map", "--train-size"
     )
     quadnas("train", spec, "--epochs", "0", "--out", "out").refused(2, "epochs", "greater than or equal to 1")
-    quadnas("train").refused(2, "needs a model spec", "--resume RUN")
+    quadnas("train").refused(2, "needs a model", "--resume RUN")
     nothing_left(place, "pets")
 
 
