@@ -1,0 +1,143 @@
+"""The quadratic depthwise convolution y = (Wa*x+ba) o (Wb*x+bb) + (Wc*x+bc) as fused Triton kernels.
+
+Traffic, in element sizes per element of x: forward 2 (read x, write y; taps come from L1), where eager moves 12
+and stores two factors. Backward 12: factors (read x, g; write g o a, g o b), tap gradients (read x and three
+gradients), input gradient (read three, write one). Keeping g o a and g o b out of memory would save 4 of the 12,
+but then the input gradient needs both factors on its halo: at 7x7 and tiles of 14x14 that is (20/14)^2 = 2 times
+the 98 multiply-adds of recomputing them, and arithmetic is the tighter limit. Per element in fp32, forward and
+backward: 539 multiply-adds and 56 bytes, 55 ps and 36 ps on an A100 (19.5 TFLOP/s, 1.56 TB/s), 16 ps and 17 ps on
+an H100 (67 TFLOP/s, 3.35 TB/s); bf16 halves the bytes alone. So two passes, and kernels built for arithmetic: a
+thread owns a strip of neighbouring outputs of one channel, so that a loaded pixel serves up to 3 * K of its sums.
+64@56x56 and 256@14x14 differ only in the number of strips: both fill the device at batch 64.
+
+The strip runs along W and the lanes along C in channels-last; in contiguous memory the strip runs along H and the
+lanes along W, the same kernels on the transposed map. No layout is ever converted, but that of a strange gradient.
+Sums are in fp32, in an order that shapes alone decide: repeated calls give the same bits.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from quadnas.ops import quadratic_kernels as kernels
+
+MAX_TAP_SUMS = 84  # of a thread's 255 registers; 147, a 7x7 kernel in one pass, spills
+TAP_PROGRAMS = 768  # two waves of three on each of an H100's 132 multiprocessors; more would cost workspace
+MIN_TAP_STEPS = 8  # per program, against the cost of its 3 * (K * K + 1) sums
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Strips on the maps of ``owner`` and the maps ``read`` for them, both (N, C, lines, positions)."""
+
+    owner: Tensor
+    read: Tensor
+    strip: int
+    tile: int
+
+    @property
+    def strips(self) -> int:
+        batch, _, lines, length = self.owner.shape
+        return int(batch * lines * triton.cdiv(length, self.strip))
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        """Sizes, strides, steps along the positions and channels, as all kernels take them."""
+        read, owner = self.read, self.owner
+        sizes = (self.strips, *read.shape[2:], *owner.shape[2:])
+        return sizes, read.stride()[:3], owner.stride()[:3], read.stride(3), owner.stride(3), owner.shape[1]
+
+    def grid(self, meta: dict[str, Any]) -> tuple[int, int]:
+        pixels, channels = meta["lanes"] // self.tile, self.owner.shape[1]
+        return triton.cdiv(self.strips, pixels), triton.cdiv(channels, self.tile)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Whether neighbours in memory are channels; of layouts that say the same, as for one channel, contiguous."""
+    return x.stride(1) == 1 and not x.is_contiguous()
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+
+
+def _walk(owner: Tensor, read: Tensor, channels_last: bool, multiple: int = 1) -> _Walk:
+    """Strips as long as a ``multiple`` allows, of the fewest threads: each costs about three outputs more."""
+    if not channels_last:
+        owner, read = owner.mT, read.mT
+    allowed = (strip for strip in (8, 7, 4) if strip % multiple == 0)
+    strip = min(allowed, key=lambda strip: triton.cdiv(owner.shape[3], strip) * (strip + 3))
+    tile = min(64, triton.next_power_of_2(owner.shape[1])) if channels_last else 1
+    return _Walk(owner, read, strip, tile)
+
+
+def _taps(weight: Tensor, channels_last: bool) -> Tensor:
+    """(3, C, 1, K, K) to (3, K, K, C), the taps of a line side by side."""
+    return weight.squeeze(2).permute((0, 2, 3, 1) if channels_last else (0, 3, 2, 1)).contiguous()
+
+
+def _parameter_gradients(walk: _Walk, grads: tuple[Tensor, ...], side: int, stride: int) -> Tensor:
+    """(3, K * K + 1, C): the gradients of the taps, line by line, and of the bias."""
+    lanes, channels = 128, walk.owner.shape[1]
+    pixels, blocks = lanes // walk.tile, triton.cdiv(channels, walk.tile)
+    rows = min(side, max(1, MAX_TAP_SUMS // (3 * side)))
+    groups, steps = triton.cdiv(side, rows), triton.cdiv(walk.strips, pixels)
+    programs = min(triton.cdiv(TAP_PROGRAMS, blocks * groups), triton.cdiv(steps, MIN_TAP_STEPS))
+    share = triton.cdiv(steps, max(1, programs))
+    shares = triton.cdiv(steps, max(1, share))
+    sums = grads[0].new_empty((shares, 3, side * side + 1, channels), dtype=torch.float32)
+    kernels.taps_kernel[groups, shares, blocks](
+        walk.read, grads, sums, share * pixels, *walk.geometry, side, stride, walk.strip, walk.tile, lanes, rows,
+        num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    return sums.sum(0)
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """The convolution with "same" padding.
+
+    x: (N, C, H, W), fp32, bf16 or fp16, any strides; weight: (3, C, 1, K, K), K odd, and bias: (3, C), in the
+    order a, b, c, fp32 or x's dtype; stride 1 or 2. Returns (N, C, ceil(H / stride), ceil(W / stride)) in x's
+    dtype, channels-last where x's channels lie side by side, else contiguous.
+    """
+    shape = (*x.shape[:2], *(triton.cdiv(side, stride) for side in x.shape[2:]))
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
+    walk = _walk(y, x, _is_channels_last(x))
+    with torch.cuda.device_of(x):
+        kernels.forward_kernel[walk.grid](
+            walk.read, _taps(weight, _is_channels_last(x)), bias.contiguous(), walk.owner, *walk.geometry,
+            weight.shape[-1], stride, walk.strip, walk.tile, enable_fp_fusion=True,
+        )  # fmt: skip
+    return y
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias, each in the dtype of its own, from ``grad``, that of ``forward``'s y.
+
+    Operands as in ``forward``; grad may have any strides, also zero. Holds two temporaries of grad's size.
+    """
+    channels_last, side = _is_channels_last(x), weight.shape[-1]
+    grad = grad.contiguous(memory_format=_format(x))
+    walk = _walk(grad, x, channels_last)
+    grads = (torch.empty_like(walk.owner), torch.empty_like(walk.owner), walk.owner)
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
+    back = _walk(grad_x, grad, channels_last, multiple=stride)
+    taps = _taps(weight, channels_last)
+    with torch.cuda.device_of(x):
+        kernels.factors_kernel[walk.grid](
+            walk.read, taps, bias.contiguous(), grads, *walk.geometry,
+            side, stride, walk.strip, walk.tile, enable_fp_fusion=True,
+        )  # fmt: skip
+        sums = _parameter_gradients(walk, grads, side, stride)
+        kernels.input_kernel[back.grid](
+            grads, taps, back.owner, *back.geometry,
+            side, stride, back.strip, back.tile, enable_fp_fusion=True,
+        )  # fmt: skip
+    order = (0, 3, 1, 2) if channels_last else (0, 3, 2, 1)
+    grad_taps = sums[:, :-1].unflatten(1, (side, side)).permute(order).unsqueeze(2)
+    return grad_x, grad_taps.to(weight.dtype).contiguous(), sums[:, -1].to(bias.dtype)
