@@ -2,7 +2,8 @@
 
 It reads one job after the other from stdin as lines of JSON and answers each by one line: the list of the exit
 statuses (negative: the signal). A job has ``argv`` of quadnas, ``world``, ``log`` (a path, to which the rank is
-appended), and perhaps ``signal``: [rank, signal number, journal, steps]: sent when the journal has so many steps.
+appended), and perhaps ``signal``: [rank, signal number, journal, steps]: sent when the journal has so many steps;
+and ``watch``: a path like ``log``, for the number of images in every step and every evaluated batch.
 """
 
 import json
@@ -11,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,31 @@ import torch
 
 from quadnas import cli
 from quadnas.blocks.base import BLOCKS
-from quadnas.data.base import load_data
+from quadnas.data.base import Batch, load_data
 from quadnas.report import progress  # noqa: F401 (the command line imports them when it runs)
-from quadnas.training import standalone  # noqa: F401
+from quadnas.training import evaluation, loop, standalone  # noqa: F401
 
 SECONDS, GRACE_SECONDS = 60, 5
+
+
+def watched(log: str) -> None:
+    """Write down how many images every step and every evaluated batch has in this process."""
+    take, evaluate = loop.pieces, evaluation.evaluation_batches
+
+    def write(what: str, count: int) -> None:
+        with Path(log).open("a") as file:
+            file.write(f"{what} {count}\n")
+
+    def pieces(batch: Batch, count: int) -> Iterator[Batch]:
+        write("step", len(batch.images))
+        return take(batch, count)
+
+    def batches(*args: Any, **options: Any) -> Iterator[Batch]:
+        for batch in evaluate(*args, **options):
+            write("evaluated", len(batch.images))
+            yield batch
+
+    loop.pieces, evaluation.evaluation_batches = pieces, batches
 
 
 def start(job: dict[str, Any], rank: int, port: int) -> int:
@@ -32,6 +54,8 @@ def start(job: dict[str, Any], rank: int, port: int) -> int:
     log = os.open(f"{job['log']}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    if "watch" in job:
+        watched(f"{job['watch']}.{rank}")
     if job["world"] > 1:
         said = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["world"], "TORCHELASTIC_RUN_ID": "test"}
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -81,7 +81,9 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
 def whole(trainer: Trainer) -> Path:
     """The run of two processes that nothing disturbed; read it, never change it."""
     path = trainer.folder / "whole"
-    assert trainer.new(path) == [0, 0], trainer.said(0) + trainer.said(1)
+    assert trainer.new(path, watch=str(trainer.folder / "shares")) == [0, 0], trainer.said(0) + trainer.said(
+        1
+    )
     answer = json.loads(trainer.said(0).splitlines()[-1])
     assert answer["run"] == str(path)
     assert trainer.said(1) == ""
@@ -106,6 +108,13 @@ def test_two_processes_find_what_one_finds(trainer: Trainer, whole: Path, tmp_pa
     same_network(tmp_path / "run", whole)
     start, end = new_network(toy_spec(QUADRA, QUADRA), 5).state_dict(), load_file(whole / "model.safetensors")
     assert max((start[name] - end[name]).abs().max() for name in end) > 0.01
+
+
+def test_each_process_does_its_share(trainer: Trainer, whole: Path) -> None:
+    """Two evaluations, of the last weights and of their average, on 359 images."""
+    for rank, evaluated in enumerate((179, 180)):
+        lines = Path(f"{trainer.folder / 'shares'}.{rank}").read_text().splitlines()
+        assert lines == STEPS * ["step 8"] + 2 * [f"evaluated {evaluated}"]
 
 
 def test_stopped_together_and_resumed(trainer: Trainer, whole: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def go_on(path: Path, settings: TrainSettings, dies_at: int | None = None) -> No
     [
         (QUADRA, {}, (1, 2, 3, 6, 7, 11, 12)),
         (QUADRA, {"gradient_checkpointing": True}, (7,)),
-        (MBCONV, {"precision": "bf16"}, (6, 7)),
+        (QUADRA, {"precision": "bf16"}, (7,)),
         (MBCONV, {"precision": "fp16"}, (6, 7)),
     ],
 )
