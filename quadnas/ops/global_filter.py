@@ -36,14 +36,14 @@ class GlobalFilter(nn.Module):
         )
         return torch.addcmul(c, a, b).to(x.dtype).permute(0, 3, 1, 2)
 
-    def _responses(self, rows: int, columns: int) -> Tensor:
-        """Complex (3, rows, columns, C)."""
+    def _responses(self, rows: int, columns: int) -> list[Tensor]:
+        """Three times complex (rows, columns, C); complex tensors are not cut, which no export knows."""
         weight = self.weight
         if weight.shape[1:3] != (rows, columns):
             planes = weight.flatten(3).permute(0, 3, 1, 2)
             planes = F.interpolate(planes, size=(rows, columns), mode="bicubic", align_corners=True)
             weight = planes.permute(0, 2, 3, 1).unflatten(3, (-1, 2)).contiguous()
-        return torch.view_as_complex(weight)
+        return [torch.view_as_complex(response) for response in weight.unbind()]
 
 
 class GlobalFilterMixer(GlobalFilter, Mixer):
