@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from quadnas.network import build, operators_of
 from quadnas.space.layer import Layer
@@ -28,12 +29,19 @@ def list_models(specs: Iterable[ModelSpec]) -> tuple[list[dict[str, Any]], str]:
     return rows, "\n".join(lines)
 
 
+class _WithoutNormal(TorchFunctionMode):
+    """Skips ``normal_``, which on the meta device does nothing and imports torch's compiler, half of the time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
 def parameters(layers: Sequence[Layer]) -> int:
     """The trainable parameters of a network; its modules are built without memory, equal layers once."""
     counts: dict[str, int] = {}
     keys = [layer.model_dump_json() for layer in layers]
     for key, layer in zip(keys, layers, strict=True):
         if key not in counts:
-            with torch.device("meta"):
+            with torch.device("meta"), _WithoutNormal():
                 counts[key] = sum(parameter.numel() for parameter in build(layer).parameters())
     return sum(counts[key] for key in keys)
