@@ -61,7 +61,7 @@ def mix(batch: Batch, class_count: int, draws: Draws) -> Batch:
 
     One share for the whole batch is drawn from Beta(alpha, alpha): mixup adds the two images in these shares,
     cutmix takes a rectangle from the neighbour, and the share becomes the exact part of the area that
-    remains. An odd last image stays. Returns labels (B, ``class_count``) float32; the images may be changed.
+    remains. An odd last image stays. Returns labels (B, ``class_count``) float32; the images change in place.
     Neighbours take the place of timm's mirrored order (i with B - 1 - i), which means the same in shuffled
     batches, so that a contiguous part of the batch holds its partners.
     """
@@ -71,8 +71,6 @@ def mix(batch: Batch, class_count: int, draws: Draws) -> Batch:
     images, shares = batch.images, F.one_hot(batch.labels, class_count).float()
     if rng.random() >= augmentation.mix_probability:
         return Batch(images, shares)
-    partner = torch.arange(len(images), device=images.device) ^ 1
-    partner.clamp_(max=len(images) - 1)
     by_cutmix = augmentation.cutmix_alpha > 0 and (
         augmentation.mixup_alpha == 0 or rng.random() < augmentation.switch_probability
     )
@@ -81,12 +79,21 @@ def mix(batch: Batch, class_count: int, draws: Draws) -> Batch:
     if by_cutmix:
         side = images.shape[-1]
         patch = cutmix_patch(side, share, rng)
-        part = images[:, :, patch.top : patch.bottom, patch.left : patch.right]
-        part.copy_(part[partner])
+        _blend_neighbours(images[:, :, patch.top : patch.bottom, patch.left : patch.right], 0.0)
         share = 1 - patch.area / side**2
     else:
-        images = images * share + images[partner] * (1 - share)
+        _blend_neighbours(images, share)
+    partner = (torch.arange(len(shares), device=shares.device) ^ 1).clamp_(max=len(shares) - 1)
     return Batch(images, shares * share + shares[partner] * (1 - share))
+
+
+def _blend_neighbours(images: torch.Tensor, share: float) -> None:
+    """Leave each image (B, ...) its ``share`` and take the rest from the neighbour, in place."""
+    last = len(images) // 2 * 2
+    even, odd = images[0:last:2], images[1:last:2]
+    blended = torch.lerp(odd, even, share)
+    odd.lerp_(even, 1 - share)
+    even.copy_(blended)
 
 
 def cutmix_patch(side: int, share: float, rng: Random) -> Patch:
