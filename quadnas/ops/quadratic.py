@@ -156,7 +156,7 @@ def quadratic_depthwise(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1
     that is faster. Raises ValueError for other shapes, or operands that differ in dtype or device.
     """
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):  # torch refuses the question for meta
         dtype = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     return _forward(x, weight, bias, stride)  # type: ignore[no-any-return]
