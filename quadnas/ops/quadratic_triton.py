@@ -11,7 +11,7 @@ thread owns a strip of neighbouring outputs of one channel, so that a loaded pix
 64@56x56 and 256@14x14 differ only in the number of strips: both fill the device at batch 64.
 
 The strip runs along W and the lanes along C in channels-last; in contiguous memory the strip runs along H and the
-lanes along W, the same kernels on the transposed map. No layout is ever converted, but that of a strange gradient.
+lanes along W, the same kernels on the transposed map. No layout is converted, but that of a gradient in another than x's.
 Sums are in fp32, in an order that shapes alone decide: repeated calls give the same bits.
 """
 
@@ -23,6 +23,7 @@ import triton
 from torch import Tensor
 
 from quadnas.ops import quadratic_kernels as kernels
+from quadnas.ops.quadratic_torch import Gradients, layout, output_shape
 
 MAX_TAP_SUMS = 84  # of a thread's 255 registers; 147, a 7x7 kernel in one pass, spills
 TAP_PROGRAMS = 768  # two waves of three on each of an H100's 132 multiprocessors; more would cost workspace
@@ -55,21 +56,12 @@ class _Walk:
         return triton.cdiv(self.strips, pixels), triton.cdiv(channels, self.tile)
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    """Whether neighbours in memory are channels; of layouts that say the same, as for one channel, contiguous."""
-    return x.stride(1) == 1 and not x.is_contiguous()
-
-
-def _format(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
-
-
 def _walk(owner: Tensor, read: Tensor, channels_last: bool, multiple: int = 1) -> _Walk:
     """Strips as long as a ``multiple`` allows, of the fewest threads: each costs about three outputs more."""
     if not channels_last:
         owner, read = owner.mT, read.mT
-    allowed = (strip for strip in (8, 7, 4) if strip % multiple == 0)
-    strip = min(allowed, key=lambda strip: triton.cdiv(owner.shape[3], strip) * (strip + 3))
+    lengths = [strip for strip in (8, 7, 4) if strip % multiple == 0] or [multiple]
+    strip = min(lengths, key=lambda strip: triton.cdiv(owner.shape[3], strip) * (strip + 3))
     tile = min(64, triton.next_power_of_2(owner.shape[1])) if channels_last else 1
     return _Walk(owner, read, strip, tile)
 
@@ -79,16 +71,16 @@ def _taps(weight: Tensor, channels_last: bool) -> Tensor:
     return weight.squeeze(2).permute((0, 2, 3, 1) if channels_last else (0, 3, 2, 1)).contiguous()
 
 
-def _parameter_gradients(walk: _Walk, grads: tuple[Tensor, ...], side: int, stride: int) -> Tensor:
+def _parameter_sums(walk: _Walk, grads: tuple[Tensor, ...], side: int, stride: int) -> Tensor:
     """(3, K * K + 1, C): the gradients of the taps, line by line, and of the bias."""
     lanes, channels = 128, walk.owner.shape[1]
     pixels, blocks = lanes // walk.tile, triton.cdiv(channels, walk.tile)
     rows = min(side, max(1, MAX_TAP_SUMS // (3 * side)))
     groups, steps = triton.cdiv(side, rows), triton.cdiv(walk.strips, pixels)
     programs = min(triton.cdiv(TAP_PROGRAMS, blocks * groups), triton.cdiv(steps, MIN_TAP_STEPS))
-    share = triton.cdiv(steps, max(1, programs))
-    shares = triton.cdiv(steps, max(1, share))
-    sums = grads[0].new_empty((shares, 3, side * side + 1, channels), dtype=torch.float32)
+    share = triton.cdiv(steps, programs)
+    shares = triton.cdiv(steps, share)
+    sums = torch.empty((shares, 3, side * side + 1, channels), device=walk.owner.device)
     kernels.taps_kernel[groups, shares, blocks](
         walk.read, grads, sums, share * pixels, *walk.geometry, side, stride, walk.strip, walk.tile, lanes, rows,
         num_warps=4, enable_fp_fusion=True,
@@ -97,47 +89,52 @@ def _parameter_gradients(walk: _Walk, grads: tuple[Tensor, ...], side: int, stri
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """The convolution with "same" padding.
+    """The convolution with "same" padding, in the layout of x.
 
-    x: (N, C, H, W), fp32, bf16 or fp16, any strides; weight: (3, C, 1, K, K), K odd, and bias: (3, C), in the
-    order a, b, c, fp32 or x's dtype; stride 1 or 2. Returns (N, C, ceil(H / stride), ceil(W / stride)) in x's
-    dtype, channels-last where x's channels lie side by side, else contiguous.
+    x: (N, C, H, W), not empty, fp32, bf16 or fp16, any strides; weight: (3, C, 1, K, K), K odd, and bias: (3, C),
+    in the order a, b, c, fp32 or x's dtype. Returns (N, C, ceil(H / stride), ceil(W / stride)) in x's dtype.
     """
-    shape = (*x.shape[:2], *(triton.cdiv(side, stride) for side in x.shape[2:]))
-    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
-    walk = _walk(y, x, _is_channels_last(x))
+    channels_last = layout(x) is torch.channels_last
+    y = torch.empty(output_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=layout(x))
+    walk = _walk(y, x, channels_last)
     with torch.cuda.device_of(x):
         kernels.forward_kernel[walk.grid](
-            walk.read, _taps(weight, _is_channels_last(x)), bias.contiguous(), walk.owner, *walk.geometry,
+            walk.read, _taps(weight, channels_last), bias.contiguous(), walk.owner, *walk.geometry,
             weight.shape[-1], stride, walk.strip, walk.tile, enable_fp_fusion=True,
         )  # fmt: skip
     return y
 
 
 def backward(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and bias, each in the dtype of its own, from ``grad``, that of ``forward``'s y.
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int,
+    *, need_x: bool = True, need_parameters: bool = True,
+) -> Gradients:  # fmt: skip
+    """The gradients of x (in its layout), weight and bias; an empty tensor for one that nobody needs.
 
-    Operands as in ``forward``; grad may have any strides, also zero. Holds two temporaries of grad's size.
+    grad: that of ``forward``'s y, any strides, also zero. Holds two temporaries of grad's size and dtype.
     """
-    channels_last, side = _is_channels_last(x), weight.shape[-1]
-    grad = grad.contiguous(memory_format=_format(x))
-    walk = _walk(grad, x, channels_last)
+    channels_last, side = layout(x) is torch.channels_last, weight.shape[-1]
+    dense = grad.contiguous(memory_format=layout(x))
+    walk = _walk(dense, x, channels_last)
     grads = (torch.empty_like(walk.owner), torch.empty_like(walk.owner), walk.owner)
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
-    back = _walk(grad_x, grad, channels_last, multiple=stride)
     taps = _taps(weight, channels_last)
+    of_x, of_weight, of_bias = (operand.new_empty(0) for operand in (x, weight, bias))
     with torch.cuda.device_of(x):
         kernels.factors_kernel[walk.grid](
             walk.read, taps, bias.contiguous(), grads, *walk.geometry,
             side, stride, walk.strip, walk.tile, enable_fp_fusion=True,
         )  # fmt: skip
-        sums = _parameter_gradients(walk, grads, side, stride)
-        kernels.input_kernel[back.grid](
-            grads, taps, back.owner, *back.geometry,
-            side, stride, back.strip, back.tile, enable_fp_fusion=True,
-        )  # fmt: skip
-    order = (0, 3, 1, 2) if channels_last else (0, 3, 2, 1)
-    grad_taps = sums[:, :-1].unflatten(1, (side, side)).permute(order).unsqueeze(2)
-    return grad_x, grad_taps.to(weight.dtype).contiguous(), sums[:, -1].to(bias.dtype)
+        if need_parameters:
+            sums = _parameter_sums(walk, grads, side, stride)
+            order = (0, 3, 1, 2) if channels_last else (0, 3, 2, 1)
+            of_weight = sums[:, :-1].unflatten(1, (side, side)).permute(order).unsqueeze(2)
+            of_weight = of_weight.to(weight.dtype).contiguous()
+            of_bias = sums[:, -1].to(bias.dtype).contiguous()
+        if need_x:
+            of_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+            back = _walk(of_x, dense, channels_last, multiple=stride)
+            kernels.input_kernel[back.grid](
+                grads, taps, back.owner, *back.geometry,
+                side, stride, back.strip, back.tile, enable_fp_fusion=True,
+            )  # fmt: skip
+    return of_x, of_weight, of_bias
