@@ -14,13 +14,14 @@ from quadnas.latency.devices import find_device
 from quadnas.latency.measurements import load_corrected
 from quadnas.latency.model import estimate
 from quadnas.network import kernels_of, operators_of, require_size
+from quadnas.registry import did_you_mean
 from quadnas.report.models import parameters
 from quadnas.space.layer import Layer
-from quadnas.space.model_family import CLASSES, ModelFamily, find_model
+from quadnas.space.model_family import CLASSES, Design, ModelFamily, find_model
 from quadnas.space.model_spec import IMAGENET_INPUT, ModelSpec, counted_classes
 
 Count = Annotated[int, Field(ge=1)]
-_DESIGN = ("channels", "depths", "blocks")
+_LAYOUT = {*ModelFamily.model_fields, *Design.model_fields} - {"format", "description", "models"}
 
 
 class NetworkArm(Arm):
@@ -56,10 +57,13 @@ class NetworkExperiment(Experiment):
 
 def spec_of(name: str, network: Mapping[str, Any]) -> ModelSpec:
     """The design that a file lays out, for as many classes as ImageNet has; raises ConfigError."""
-    design = {key: network[key] for key in _DESIGN if key in network}
-    rest = {key: value for key, value in network.items() if key not in _DESIGN}
-    whole = {"format": "quadnas-models/1", "description": name, **rest, "models": {name: design}}
     where = f"arms.{name}.network"
+    for key in network:
+        if key not in _LAYOUT:
+            raise ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(key, _LAYOUT)}")
+    design = {key: value for key, value in network.items() if key in Design.model_fields}
+    rest = {key: value for key, value in network.items() if key not in design}
+    whole = {"format": "quadnas-models/1", "description": name, **rest, "models": {name: design}}
     return ModelSpec(
         name=name,
         input=IMAGENET_INPUT,
