@@ -1,9 +1,16 @@
-"""A file in ``experiments/`` is the settings of a search if it names a device, else those of a training."""
+"""A file in ``experiments/`` is the settings of a search if it names a device, else those of a training.
+
+Those in ``experiments/paper/`` are for ``quadnas compare``.
+"""
 
 from pathlib import Path
 
 import pytest
 
+from quadnas.compare.experiment import read_experiment
+from quadnas.compare.kinds.search import Search
+from quadnas.compare.kinds.training import Training
+from quadnas.compare.networks import NetworkExperiment, size_of
 from quadnas.config import read_mapping, read_settings, validated
 from quadnas.data.augmentation import RandAugment
 from quadnas.data.base import SOURCES
@@ -15,6 +22,7 @@ from quadnas.space.search_space import load_space
 from quadnas.training.standalone import TrainSettings
 from tests.structure.source import ROOT
 
+PAPER = sorted((ROOT / "experiments" / "paper").glob("*.yaml"))
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 SEARCHES = [path for path in FILES if "device" in read_mapping(path)]
 TRAININGS = [path for path in FILES if path not in SEARCHES]
@@ -74,3 +82,43 @@ def test_the_quick_start_asks_what_the_readme_asks() -> None:
 
 def test_experiments_are_found_by_name() -> None:
     assert set(available("experiments")) >= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_an_experiment_of_the_paper_names_what_exists(path: Path) -> None:
+    found = read_experiment(path)
+    assert found.units()
+    assert "2311.17956" in found.source
+    assert path.read_text().startswith(f"# quadnas compare experiments/paper/{path.name} ")
+    if isinstance(found, NetworkExperiment):
+        assert set(found.specs()) == set(found.arms)
+    if isinstance(found, Training):
+        assert found.data.partition(":")[0] in list(SOURCES)
+    if isinstance(found, Search):
+        for arm in found.arms:
+            settings = found.settings(arm, found.seeds[0])
+            assert load_space(settings.space).slots
+            assert settings.strategy in list(STRATEGIES)
+            assert settings.data.partition(":")[0] in list(SOURCES)
+    for device in getattr(found, "devices", ()):
+        assert locate("latency_predictors", device).is_dir()
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_our_models_have_the_published_sizes(path: Path) -> None:
+    """Within half a unit of the last printed digit, or the rounding of the 25-layer T; three are misprints."""
+    misprints = {("quadranet36_s", "parameters"), ("quadranet36_s", "macs"), ("quadranet25_b", "parameters")}
+    found = read_experiment(path)
+    if not isinstance(found, NetworkExperiment):
+        return
+    specs = found.specs()
+    for name, arm in found.arms.items():
+        published = {key: value for key, value in arm.paper.items() if key in ("parameters", "macs")}
+        ours = size_of(specs[name].layers, found.input_size) if published else {}
+        for key, value in published.items():
+            assert (abs(ours[key] / value - 1) < 0.008) != ((name, key) in misprints), (name, key, ours[key])
+
+
+def test_the_paper_has_a_file_for_every_table_and_figure() -> None:
+    names = {path.stem.split("_")[0] for path in PAPER}
+    assert names == {"table1", "table2", "table4", "table5", "figure2", "figure4", "figure5"}
