@@ -1,7 +1,6 @@
 """Architecture or model spec -> plain network and its kernels; no supernet code inside."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import accumulate
 from operator import mul
 
@@ -11,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from quadnas.blocks.base import block_of
 from quadnas.errors import ConfigError
-from quadnas.latency.kernels import Kernel, Operator
+from quadnas.latency.kernels import Kernel, Operator, chain
 from quadnas.latency.model import LatencyModel
 from quadnas.ops.drop_path import DropPath
 from quadnas.space.layer import Layer
@@ -115,17 +114,12 @@ def kernels_of(layers: Sequence[Layer], input_size: int, model: LatencyModel) ->
 
 def operators_of(layers: Sequence[Layer], input_size: int) -> list[Operator]:
     """The unfused operators of a whole network on one image of side ``input_size``; -1 is the image."""
-    operators: list[Operator] = []
+    parts = []
     height = width = input_size
-    previous = -1
     for layer in layers:
         found, height, width = _operators(layer, height, width)
-        offset = len(operators)
-        operators += [
-            replace(o, sources=tuple(previous if s < 0 else s + offset for s in o.sources)) for o in found
-        ]
-        previous = len(operators) - 1
-    return operators
+        parts.append(found)
+    return chain(*parts)
 
 
 def require_size(layers: Sequence[Layer], size: int) -> None:

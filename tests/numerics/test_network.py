@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from quadnas.network import Backbone, Network
 from quadnas.ops.drop_path import DropPath
 from quadnas.space.layer import Layer
+from tests.numerics.saved import saved_bytes
 
 
 def layers() -> list[Layer]:
@@ -42,22 +42,10 @@ def test_drop_path_rises_linearly_over_the_residual_blocks() -> None:
         assert found == pytest.approx(wanted)
 
 
-def saved_bytes(network: Network, images: Tensor) -> int:
-    """Bytes of distinct storages that autograd keeps for the backward pass, parameters excluded."""
-    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = network(images)
-    kept = sum(sizes.values())
+def forward_backward(network: Network, images: Tensor) -> Tensor:
+    logits: Tensor = network(images)
     logits.sum().backward()
-    return kept
+    return logits
 
 
 def test_gradient_checkpointing_changes_the_memory_and_not_one_bit_of_the_gradients() -> None:
@@ -70,7 +58,7 @@ def test_gradient_checkpointing_changes_the_memory_and_not_one_bit_of_the_gradie
         network.zero_grad()
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            kept.append(saved_bytes(network, images))
+            kept.append(saved_bytes(lambda: forward_backward(network, images), network.parameters()))
         gradients.append([p.grad for p in network.parameters()])
     assert all(map(torch.equal, *gradients))
     # what passes between the layers: the images in channels-last, 8@16x16 three times, 16@8x8 three, 24@4x4 two
@@ -104,3 +92,10 @@ def test_a_backbone_gives_the_last_map_of_every_stage() -> None:
 def test_a_backbone_takes_images_that_no_stride_divides() -> None:
     backbone = Backbone(layers(), Network(layers()))
     assert [tuple(m.shape[2:]) for m in backbone(torch.randn(1, 3, 75, 107))] == [(18, 26), (9, 13), (5, 7)]
+
+
+def test_a_whole_network_compiles_without_a_break_and_is_the_same_function() -> None:
+    network = Network(layers()).eval()
+    images = torch.randn(2, 3, 64, 64)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images), network(images))
