@@ -24,7 +24,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 @dataclass(frozen=True, eq=False)
 class FileSplit(Split):
-    """``paths`` holds one image file per label; at most ``lookahead`` + 1 batches are in memory."""
+    """``paths`` holds one image file per label; at most ``lookahead`` + 1 batches are in memory.
+
+    Resizing is bicubic, and evaluation keeps the centred 7/8 (224 of 256 pixels), as the published ImageNet
+    recipes have it.
+    """
 
     paths: tuple[str, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -78,7 +82,7 @@ def _resized(image: Image.Image, box: Box, size: int) -> Image.Image:
     image.draft(image.mode, (math.ceil(width * zoom_w), math.ceil(height * zoom_h)))
     scale_w, scale_h = image.width / width, image.height / height
     scaled = (box[0] * scale_w, box[1] * scale_h, box[2] * scale_w, box[3] * scale_h)
-    return _rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=scaled)
+    return _rgb(image).resize((size, size), Image.Resampling.BICUBIC, box=scaled)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -137,16 +137,20 @@ def test_batches_depend_neither_on_the_number_of_threads_nor_on_the_start(tmp_pa
 
 
 def test_evaluation_takes_the_centre_and_ignores_the_edge(tmp_path: Path) -> None:
-    """Of 80 x 40 pixels the centred square of 35 remains: columns 22.5 to 57.5, rows 2.5 to 37.5."""
-    pixels = np.full((40, 80, 3), 255, np.uint8)
-    pixels[2:38, 22:58] = (10, 20, 30)
-    Image.fromarray(pixels).save(tmp_path / "centre.png")
-    centre = read_image(str(tmp_path / "centre.png"), 35, None)
-    assert np.unique(centre.reshape(-1, 3)[:, 0]).tolist() == [10]
-    pixels[3:37, 23:57] = 255
-    pixels[2:38, 22:58][0] = pixels[2:38, 22:58][-1] = 0
-    Image.fromarray(pixels).save(tmp_path / "edge.png")
-    assert (read_image(str(tmp_path / "edge.png"), 35, None)[[0, -1], 17, 0] < 255).all()
+    """Of 80 x 48 pixels the centred square of 42 remains: columns 19 to 61, rows 3 to 45."""
+    pixels = np.random.default_rng(8).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    assert np.array_equal(read_image(str(tmp_path / "image.png"), 42, None), pixels[3:45, 19:61])
+
+
+def test_files_are_resized_as_pillow_does_by_cubic_convolution(tmp_path: Path) -> None:
+    noisy(tmp_path / "n.png", 4, size=(80, 48))
+    with Image.open(tmp_path / "n.png") as image:
+        expected = np.asarray(image.crop((19, 3, 61, 45)).resize((20, 20), Image.Resampling.BICUBIC)).astype(
+            int
+        )
+    found = read_image(str(tmp_path / "n.png"), 20, None)
+    assert np.abs(found[2:-2, 2:-2] - expected[2:-2, 2:-2]).max() <= 1  # the crop has no outside to look at
 
 
 def chance(seed: int, **settings: Any) -> ImageDraws:
