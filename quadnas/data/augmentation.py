@@ -54,7 +54,11 @@ class Augmentation(Settings):
     @model_validator(mode="before")
     @classmethod
     def _none(cls, data: Any) -> Any:
-        return {"crops": "none", "flip": False} if data == "none" else data
+        if data == "none":
+            return {"crops": "none", "flip": False}
+        if not isinstance(data, dict | Augmentation):
+            raise ValueError("must be settings such as {flip: false}, or the word none")
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -59,8 +59,8 @@ def test_settings_come_back_from_a_file(settings: Augmentation, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("off", "recipe.yaml"),
-        ("all", "recipe.yaml"),
+        ("false", "must be settings such as {flip: false}, or the word none, not False"),
+        ("all", "or the word none, not 'all'"),
         ("{mixup: 0.8}", "unknown key 'mixup'; did you mean 'mixup_alpha'"),
         ("{crops: center}", "crops.*'auto', 'shift', 'resized' or 'none'.*'center'"),
         ("{rand_augment: {}, color_jitter: 0.4}", "rand_augment and color_jitter exclude each other"),
