@@ -90,16 +90,17 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) ->
 class Attention(nn.Module):
     """Window attention of given layers: (N, C, H, W) -> (N, C, H, W), channels-last.
 
-    ``qkv`` makes 3 C channels, ``leave`` C; ``table`` is the bias (169, heads); ``scale`` multiplies the scores.
+    ``qkv`` makes 3 C channels, ``leave`` C; ``position_bias`` is the table (169, heads), a bias, so that weight
+    decay leaves it alone; ``scale`` multiplies the scores.
     """
 
     def __init__(
-        self, qkv: nn.Module, leave: nn.Module, table: nn.Parameter, shift: int, scale: float
+        self, qkv: nn.Module, leave: nn.Module, position_bias: nn.Parameter, shift: int, scale: float
     ) -> None:
         super().__init__()
         self.qkv = qkv
         self.leave = leave
-        self.table = table
+        self.position_bias = position_bias
         self.shift = shift
         self.scale = scale
 
@@ -116,7 +117,7 @@ class Attention(nn.Module):
         )
         # One copy: roll apart, neither the cut into windows nor that into heads moves anything on its own.
         q, k, v = cells.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 4).unbind()
-        y = (attend_fused if x.is_cuda else attend)(q, k, v, windows.bias(self.table), self.scale)
+        y = (attend_fused if x.is_cuda else attend)(q, k, v, windows.bias(self.position_bias), self.scale)
         y = y.view(count, windows.rows, windows.columns, heads, windows.side, windows.side, HEAD_CHANNELS)
         y = y.permute(0, 1, 4, 2, 5, 3, 6).reshape(count, windows.height, windows.width, channels)
         if windows.shift:
@@ -140,7 +141,7 @@ class WindowAttention(Attention, Mixer):
         """Plain layers: the queries take in the scale of the scores, the last layer ``scale``."""
         queries = torch.ones_like(scale).repeat(3)
         queries[: scale.numel()] = self.scale
-        table = nn.Parameter(self.table.detach().clone())
+        table = nn.Parameter(self.position_bias.detach().clone())
         return Attention(self.qkv.deployed(queries), self.leave.deployed(scale), table, self.shift, 1.0)
 
 

@@ -20,6 +20,7 @@ from quadnas.ops.window_attention import WindowAttention, attend, attend_fused
 from quadnas.space.layer import Layer
 from quadnas.space.model_family import find_model
 from quadnas.testing.blocks import declared_macs
+from quadnas.training.recipe import Recipe
 from tests.numerics.saved import saved_bytes
 
 
@@ -58,7 +59,7 @@ def by_definition(mixer: WindowAttention, x: Tensor, side: int, shift: int) -> T
             for head in range(heads):
                 scores = [
                     (q[i, j, head] @ k[m, n, head]).item() / math.sqrt(32)
-                    + mixer.table[(i - m + 6) * 13 + (j - n + 6), head].item()
+                    + mixer.position_bias[(i - m + 6) * 13 + (j - n + 6), head].item()
                     for m, n in peers
                 ]
                 shares = torch.tensor(scores, dtype=torch.float64).softmax(0)
@@ -273,3 +274,17 @@ def test_attention_has_no_price_and_the_reason_names_the_operator(device: str) -
         assert reason.startswith(f"'{op}' was never measured on {device} and has no stand-in")
     with pytest.raises(CoverageError, match="'softmax' was never measured"):
         found.interval_ms()
+
+
+def test_weight_decay_leaves_the_position_bias_alone() -> None:
+    """As in the source's training, though the table has two dimensions."""
+    module = Swin(expansion=4).build(Ports(32, 32, 1))
+    free = [
+        p
+        for group in Recipe().optimizer(module).param_groups
+        if not group["weight_decay"]
+        for p in group["params"]
+    ]
+    table = module.get_parameter("spatial.branch.mixer.position_bias")
+    assert table.shape == (169, 1)
+    assert any(parameter is table for parameter in free)
