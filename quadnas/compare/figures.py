@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from quadnas.compare.table import Column, Row, Table, Value
 
 OURS, RIVAL, PAPER = "#2563c4", "#9fb3cf", "#d9780f"
+ABREAST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +52,39 @@ def ratio_panels(table: Table, quantity: str) -> list[Panel]:
 
 
 def bars(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
-    """Panels side by side, an arm on every line; the values stand at the ends of the bars.
+    """Panels of one quantity each, an arm on every line; the values stand at the ends of the bars.
 
     Darker are the arms that are held against others, if any are.
     """
     compared = any(row.ratios for row in rows)
     colours = [OURS if row.ratios or not compared else RIVAL for row in rows]
-    figure = Figure(figsize=(2.4 + 3.4 * len(panels), 1.2 + 0.34 * len(rows)), layout="constrained")
-    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, panel in zip(all_axes, panels, strict=True):
+    figure, all_axes = panel_grid(len(panels), 0.7 + 0.28 * len(rows))
+    for number, (axes, panel) in enumerate(zip(all_axes, panels, strict=True)):
         if panel.points:
             _draw_points(axes, panel)
         else:
             _draw_panel(axes, panel, colours)
+        axes.set_yticks(range(len(rows)), [row.arm for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.8)
         axes.set_xlabel(panel.column.title)
         axes.grid(axis="x", color="0.9", linewidth=0.7)
         axes.set_axisbelow(True)
-    all_axes[0].set_yticks(range(len(rows)), [row.arm for row in rows])
-    all_axes[0].set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(labelleft=number % ABREAST == 0)
     if any(value is not None for panel in panels for value in panel.paper):
         all_axes[0].plot([], [], "D", color=PAPER, markersize=5, label="the paper")
         figure.legend(loc="outside lower center", frameon=False)
     return figure
+
+
+def panel_grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels of ``height`` inches, three of them side by side."""
+    abreast = min(count, ABREAST)
+    lines = -(-count // abreast)
+    figure = Figure(figsize=(3.4 * abreast + 1, height * lines + 0.5), layout="constrained")
+    panels = list(figure.subplots(lines, abreast, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels[:count]
 
 
 def _draw_panel(axes: Axes, panel: Panel, colours: Sequence[str]) -> None:

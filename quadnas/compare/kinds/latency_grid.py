@@ -1,13 +1,13 @@
 """What networks of several widths and depths cost: parameters, multiply-accumulates, latency on devices."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from matplotlib.figure import Figure
 from pydantic import Field
 
 from quadnas.compare.experiment import KINDS, Bench, Record, Unit, Work
-from quadnas.compare.figures import number_of
+from quadnas.compare.figures import number_of, panel_grid
 from quadnas.compare.networks import (
     NetworkExperiment,
     cost_columns,
@@ -18,8 +18,6 @@ from quadnas.compare.networks import (
     unpriced_note,
 )
 from quadnas.compare.table import Column, Table
-
-_ABREAST = 3
 
 
 @KINDS.register("latency-grid")
@@ -76,12 +74,10 @@ class GridWork(Work):
 
 def _lines(table: Table, shown: Sequence[Column], *, across: str, lines: str) -> Figure:
     """A panel for every column in ``shown``: its value over the column ``across``, a line for every ``lines``."""
-    high = -(-len(shown) // _ABREAST)
-    figure = Figure(figsize=(3.6 * _ABREAST, 0.4 + 2.9 * high), layout="constrained")
+    figure, panels = panel_grid(len(shown), 2.9)
     titles = {column.key: column.title for column in table.columns}
     groups = sorted({value for row in table.rows if (value := number_of(row.values.get(lines))) is not None})
-    panels = list(figure.subplots(high, _ABREAST, squeeze=False).flat)
-    for axes, column in zip(panels, shown, strict=False):
+    for axes, column in zip(panels, shown, strict=True):
         for number, group in enumerate(groups):
             found = sorted(
                 (x, y * column.scale)
@@ -91,13 +87,16 @@ def _lines(table: Table, shown: Sequence[Column], *, across: str, lines: str) ->
                 and (y := number_of(row.values.get(column.key))) is not None
             )
             label = f"{group:g} {titles[lines]}"
-            style = {"color": f"C{number}", "marker": "osD^v"[number % 5], "markersize": 4, "label": label}
+            style: dict[str, Any] = {
+                "color": f"C{number}",
+                "marker": "osD^v"[number % 5],
+                "markersize": 4,
+                "label": label,
+            }
             axes.plot([x for x, _ in found], [y for _, y in found], **style)
         axes.set(xlabel=titles[across], ylabel=column.title, xlim=(0, None), ylim=(0, None))
         axes.grid(color="0.92", linewidth=0.7)
         axes.set_axisbelow(True)
-    for axes in panels[len(shown) :]:
-        axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(groups), frameon=False)
     return figure
