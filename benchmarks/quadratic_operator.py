@@ -1,53 +1,71 @@
-"""The quadratic operator against its eager three-convolution form, and channels-last against contiguous.
+"""The quadratic operator: its back-ends against its eager form of three convolutions, forward and with backward.
 
-Run: python -m benchmarks.quadratic_operator [--threads 1] [--rounds 15]
+Run: python -m benchmarks.quadratic_operator [--threads 1] [--rounds 15] [--kernels 3,5,7] [--contiguous]
+Batch 8, float32; medians of interleaved runs. One thread is timed by its CPU time, all else by the clock. A GPU is
+used where there is one.
 """
 
 import argparse
 import functools
+import os
+import time
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import interleaved_medians, print_ratios
-from quadnas.ops.quadratic import quadratic_depthwise, quadratic_depthwise_eager
+from benchmarks.timing import interleaved_medians
+from quadnas.ops.quadratic import quadratic_backend, quadratic_depthwise, quadratic_depthwise_eager
 
-FORMS = {"ours": quadratic_depthwise, "eager": quadratic_depthwise_eager}
-LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
+MAPS = ((64, 56), (128, 28), (256, 14), (512, 7))
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def forward_backward(form: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """One pass with gradients for everything."""
-    for leaf in (x, weight, bias):
-        leaf.grad = None
-    FORMS[form](x, weight, bias).sum().backward()
+def operands(channels: int, side: int, kernel: int, layout: torch.memory_format) -> list[Tensor]:
+    """x, weight and bias as leaves, and a gradient of the output."""
+    shapes = (8, channels, side, side), (3, channels, 1, kernel, kernel), (3, channels)
+    leaves = [torch.randn(shape, device=DEVICE).requires_grad_() for shape in shapes]
+    leaves[0] = leaves[0].detach().contiguous(memory_format=layout).requires_grad_()
+    return [*leaves, torch.randn_like(leaves[0])]
+
+
+def run(form: str, tensors: list[Tensor], *, backward: bool) -> None:
+    """One pass of ``ours``, ``ours by torch`` or ``eager``."""
+    os.environ["QUADNAS_NATIVE"] = "0" if form == "ours by torch" else "1"
+    function = quadratic_depthwise_eager if form == "eager" else quadratic_depthwise
+    x, weight, bias, grad = tensors
+    with torch.set_grad_enabled(backward):
+        y = function(x, weight, bias)
+    if backward:
+        torch.autograd.grad(y, (x, weight, bias), grad)
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def main() -> None:
-    """Print the medians."""
+    """Print a table of milliseconds and of ratios to eager."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--kernels", type=lambda text: [int(side) for side in text.split(",")], default=[7])
+    parser.add_argument("--contiguous", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for channels, side in ((64, 56), (256, 14)):
-        variants = {}
-        for layout, memory_format in LAYOUTS.items():
-            for form in FORMS:
-                x = (
-                    torch.randn(8, channels, side, side)
-                    .contiguous(memory_format=memory_format)
-                    .requires_grad_()
-                )
-                weight = torch.randn(3, channels, 1, 7, 7, requires_grad=True)
-                bias = torch.randn(3, channels, requires_grad=True)
-                variants[f"{form}, {layout}"] = functools.partial(forward_backward, form, x, weight, bias)
-        medians = interleaved_medians(variants, options.rounds)
-        print_ratios(
-            f"forward + backward, 7x7, batch 8, {channels}@{side}x{side}, fp32, {options.threads} thread(s)",
-            medians,
-            "eager, channels-last",
-        )
+    clock = time.thread_time if DEVICE == "cpu" and options.threads == 1 else time.perf_counter
+    layout = torch.contiguous_format if options.contiguous else torch.channels_last
+    backend = quadratic_backend(DEVICE, torch.float32)
+    forms = ["eager", "ours", *(["ours by torch"] if backend.name == "native" else [])]
+    print(f"{DEVICE}, ours by {backend.name} ({backend.reason}), {options.threads} thread(s), {layout}")
+    print("| map | kernel | pass | " + " | ".join(f"{form}, ms" for form in forms) + " | ours / eager |")
+    print("|---" * (len(forms) + 4) + "|")
+    for channels, side in MAPS:
+        for kernel in options.kernels:
+            tensors = operands(channels, side, kernel, layout)
+            for backward in (False, True):
+                variants = {form: functools.partial(run, form, tensors, backward=backward) for form in forms}
+                medians = interleaved_medians(variants, options.rounds, clock=clock)
+                cells = [f"{channels}@{side}x{side}", f"{kernel}x{kernel}", "both" if backward else "forward"]
+                cells += [f"{1e3 * medians[form]:.2f}" for form in forms]
+                print("| " + " | ".join(cells) + f" | {medians['ours'] / medians['eager']:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

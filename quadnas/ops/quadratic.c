@@ -298,20 +298,18 @@ static void one_task(Job *j, Scratch *s, num task) {
         finish(j, s, j->partial + block * j->parts * size);
 }
 
-static void *zeros(num bytes) {
-    const size_t line = 64, size = (bytes + line - 1) / line * line;
-    void *memory = aligned_alloc(line, size);
-    return memory ? memset(memory, 0, size) : memory;
-}
+static void *lines(num bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64); }
 
 static void work(void *shared) {
     Job *j = shared;
     const num plane = j->ky * j->kx;
-    Scratch s = {.weight = zeros((3 * plane + 3 + j->ring * (j->x_row + 3 * j->g_row)) * sizeof(vec))};
+    const num bytes = (3 * plane + 3 + j->ring * (j->x_row + 3 * j->g_row)) * sizeof(vec);
+    Scratch s = {.weight = lines(bytes)};
     if (!s.weight) {
         __atomic_store_n(&j->failed, 1, __ATOMIC_RELAXED);
         return;
     }
+    memset(s.weight, 0, bytes);
     s.bias = s.weight + 3 * plane;
     s.x = s.bias + 3;
     s.g = s.x + j->ring * j->x_row;
@@ -340,8 +338,8 @@ int quadratic_depthwise(const Call *call, unsigned threads,
     if (call->grad) {
         j.g_left = (j.kx - 1) / stride;
         j.g_row = j.g_left + max(j.ow, (call->w - 1 + j.pad_x) / stride + 1);
-        j.partial = zeros(j.blocks * j.parts * (3 * j.ky * j.kx + 3) * sizeof(vec));
-        j.done = zeros(j.blocks * sizeof *j.done);
+        j.partial = lines(j.blocks * j.parts * (3 * j.ky * j.kx + 3) * sizeof(vec));
+        j.done = calloc(j.blocks, sizeof *j.done);
     }
     j.failed = call->grad && !(j.partial && j.done);
     if (!j.failed && threads > 1 && parallel) parallel(work, &j, threads, 0);
