@@ -20,6 +20,7 @@ import torch
 
 from quadnas import cli
 from quadnas.blocks.base import BLOCKS
+from quadnas.data import batches as data_batches
 from quadnas.data.base import Batch, load_data
 from quadnas.report import progress  # noqa: F401 (the command line imports them when it runs)
 from quadnas.training import evaluation, loop, standalone  # noqa: F401
@@ -29,7 +30,7 @@ SECONDS, GRACE_SECONDS = 60, 5
 
 def watched(log: str) -> None:
     """Write down how many images every step and every evaluated batch has in this process."""
-    take, evaluate = loop.pieces, evaluation.evaluation_batches
+    take, evaluate = loop.pieces, data_batches.evaluation_batches
 
     def write(what: str, count: int) -> None:
         with Path(log).open("a") as file:
@@ -44,7 +45,8 @@ def watched(log: str) -> None:
             write("evaluated", len(batch.images))
             yield batch
 
-    loop.pieces, evaluation.evaluation_batches = pieces, batches
+    loop.pieces = pieces
+    evaluation.__dict__["evaluation_batches"] = batches
 
 
 def start(job: dict[str, Any], rank: int, port: int) -> int:

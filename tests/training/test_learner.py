@@ -74,10 +74,12 @@ def test_shares_of_classes_are_labels_too() -> None:
 class Indexed(nn.Module):
     """A linear layer with buffers of all kinds."""
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.inner = linear()
-        self.register_buffer("index", torch.tensor([5, 7, 1000003]))
+        self.register_buffer("index", torch.arange(64))
         self.register_buffer("mask", torch.tensor([True, False]))
         self.register_buffer("mean", torch.zeros(2))
         self.seen: list[Tensor] = []
@@ -90,8 +92,7 @@ class Indexed(nn.Module):
 
 def test_the_average_is_the_weighted_sum_of_all_weights() -> None:
     module = Indexed()
-    recipe = Recipe(ema_decay=0.6)
-    learner = Learner(module, recipe, 0, ema_decay=0.6)
+    learner = Learner(module, Recipe(), 0, ema_decay=0.9)
     weights: list[dict[str, Tensor]] = []
     train(
         learner, iter([batch(6, seed) for seed in range(5)]), (0, 5, 5),
@@ -99,7 +100,7 @@ def test_the_average_is_the_weighted_sum_of_all_weights() -> None:
     )  # fmt: skip
     assert learner.average
     average = learner.average.module.state_dict()
-    shares = [0.6**4, *(0.4 * 0.6 ** (4 - step) for step in range(1, 5))]
+    shares = [0.9**4, *(0.1 * 0.9 ** (4 - step) for step in range(1, 5))]
     assert sum(shares) == pytest.approx(1)
     for name in ("inner.1.weight", "inner.1.bias", "mean"):
         expected = sum(share * w[name] for share, w in zip(shares, weights, strict=True))
@@ -118,6 +119,16 @@ def test_randomness_of_a_step_is_a_function_of_seed_step_and_rank() -> None:
     assert draw(1, 2, 3) == draw(1, 2, 3)
     assert len({tuple(draw(*each)) for each in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 2)]}) == 4
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_drop_path_is_drawn_anew_for_every_piece_of_every_step() -> None:
+    kept: list[tuple[bool, ...]] = []
+    module = nn.Sequential(nn.Flatten(), path := DropPath(), nn.Linear(12, 3))
+    path.rate = 0.5
+    path.register_forward_hook(lambda _, __, output: kept.append(tuple((output != 0).any(1).tolist())))
+    learn(module, [batch(40)] * 4, gradient_accumulation=2)
+    assert len(kept) == len(set(kept)) == 8
+    assert 40 < sum(map(sum, kept)) < 120  # of 160
 
 
 def network() -> Network:
@@ -162,7 +173,7 @@ def test_mixed_precision_learns_with_weights_in_full(precision: str, dtype: torc
     dtypes = set()
     module.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
     losses: list[float] = []
-    recipe = Recipe(precision=precision, rate=0.05)
+    recipe = Recipe.model_validate({"precision": precision, "rate": 0.05})
     train(
         Learner(module, recipe, 0), iter([batch(30, seed) for seed in range(40)]), (0, 40, 40),
         lambda report: losses.append(report.loss),
@@ -173,9 +184,23 @@ def test_mixed_precision_learns_with_weights_in_full(precision: str, dtype: torc
     assert all(p.isfinite().all() for p in module.parameters())
 
 
+@pytest.mark.parametrize("clip_norm", [5.0, 0.1])
+def test_the_gradient_is_clipped_as_without_a_scale(clip_norm: float) -> None:
+    """The first moment of AdamW after a step is a tenth of the clipped gradient."""
+    moments = [
+        learn(linear(), [batch(6)], clip_norm=clip_norm, precision=precision).state()
+        for precision in ("fp32", "fp16")
+    ]
+    for number in range(2):
+        ours, theirs = (state[f"weights/optimizer/{number}/exp_avg"] for state in moments)
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02 * ours.abs().max().item())
+
+
 def overflowing(module: nn.Sequential, when: Callable[[], bool]) -> None:
     """Gradients of the weight are infinite ``when`` it says so."""
-    module[1].weight.register_hook(lambda gradient: gradient * torch.inf if when() else gradient)
+    weight = module[1].weight
+    assert isinstance(weight, Tensor)
+    weight.register_hook(lambda gradient: gradient * torch.inf if when() else gradient)
 
 
 def test_an_overflow_under_a_scaled_loss_skips_the_update_and_halves_the_scale() -> None:

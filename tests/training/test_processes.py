@@ -21,8 +21,8 @@ from tests.reliability.runs import journal, outcome
 from tests.training.toys import MBCONV, QUADRA, toy_spec
 
 STEPS = 24
-RECIPE = {"batch_size": 16, "gradient_accumulation": 2, "ema_decay": 0.8, "rate": 5e-3}
-"""Mixup and erasing are on too: the shares of a batch are those of the batch that one process sees."""
+AUGMENTATION = {"mixup_alpha": 0.8, "random_erasing": 0.25}
+RECIPE = {"batch_size": 16, "gradient_accumulation": 2, "ema_decay": 0.8, "augmentation": AUGMENTATION}
 
 
 class Trainer:
@@ -39,9 +39,8 @@ class Trainer:
         self.model = folder / "toy.yaml"
         self.model.write_text(write_yaml(toy_spec(QUADRA, QUADRA)))
         self.config = folder / "settings.yaml"
-        augmentation = {"mixup_alpha": 0.8, "random_erasing": 0.25}
-        settings = {"train_images": 96, "train_size": 16, "epochs": 4, "seed": 5, "checkpoint_seconds": 0.1}
-        settings["recipe"] = {**RECIPE, "augmentation": augmentation}
+        length = {"train_images": 96, "train_size": 16, "epochs": 4, "seed": 5, "checkpoint_seconds": 0.1}
+        settings = {**length, "recipe": RECIPE}
         self.config.write_text(json.dumps(settings))
 
     def new(self, run: Path, **job: Any) -> list[int]:
