@@ -11,7 +11,7 @@ thread owns a strip of neighbouring outputs of one channel, so that a loaded pix
 64@56x56 and 256@14x14 differ only in the number of strips: both fill the device at batch 64.
 
 The strip runs along W and the lanes along C in channels-last; in contiguous memory the strip runs along H and the
-lanes along W, the same kernels on the transposed map. No layout is converted, but that of a gradient in another than x's.
+lanes along W, the same kernels on the transposed map. Only a gradient whose layout is not that of x is converted.
 Sums are in fp32, in an order that shapes alone decide: repeated calls give the same bits.
 """
 
