@@ -88,17 +88,30 @@ def panel_grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _draw_panel(axes: Axes, panel: Panel, colours: Sequence[str]) -> None:
+    """Measured values stand inside their bars, or beside a short one; the paper's beside its mark."""
     column = panel.column
     known = [value * column.scale for value in (*panel.ours, *panel.paper) if value is not None]
+    reach = 1.2 * max(known, default=1.0)
     for line, (value, published) in enumerate(zip(panel.ours, panel.paper, strict=True)):
         if value is not None:
-            axes.barh(line, value * column.scale, height=0.62, color=colours[line])
-            ends = [value, published] if published is not None else [value]
-            place = max(ends) * column.scale + 0.02 * max(known)
-            axes.annotate(column.text(value), (place, line), va="center", fontsize=8)
+            end = value * column.scale
+            inside = end > 0.3 * reach
+            axes.barh(line, end, height=0.62, color=colours[line])
+            axes.annotate(
+                f" {column.text(value)} ",
+                (end, line),
+                va="center",
+                ha="right" if inside else "left",
+                color="white" if inside and colours[line] == OURS else "black",
+                fontsize=8,
+            )
         if published is not None:
-            axes.plot(published * column.scale, line, "D", color=PAPER, markersize=5, zorder=4)
-    axes.set_xlim(0, 1.2 * max(known, default=1.0))
+            place = published * column.scale
+            axes.plot(place, line, "D", color=PAPER, markersize=5, zorder=4)
+            axes.annotate(
+                f"  {column.text(published)}", (place, line), va="center", fontsize=8, color=PAPER, zorder=4
+            )
+    axes.set_xlim(0, reach)
 
 
 def _draw_points(axes: Axes, panel: Panel) -> None:

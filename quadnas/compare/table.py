@@ -137,6 +137,8 @@ def _cell(column: Column, row: Row, *, raw: bool) -> str:
             return row.failure
         case "paper":
             value = row.paper.get(name)
+            if value is not None and not raw:  # no more digits than were published
+                return column.text(value).rstrip("0").rstrip(".") if column.digits else column.text(value)
         case "ratio":
             value = row.ratios.get(name)
         case "paper_ratio":

@@ -2,15 +2,20 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from quadnas.compare.engine import run_experiment
+from quadnas.compare.experiment import read_experiment
 from quadnas.compare.kinds.throughput import threads_set_to
 from quadnas.config import validated
+from quadnas.errors import Interrupted
 from quadnas.network import Network
+from quadnas.run.events import Event, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.space.model_family import find_model
@@ -115,6 +120,33 @@ def test_training_is_that_of_quadnas_train(place: Path) -> None:
     assert score.accuracy == units["k5-seed1"]["accuracy"]
     network = Network(again.model.layers)
     assert int(found["k5"]["parameters"]) == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_an_arm_that_was_stopped_in_the_middle_goes_on_and_ends_as_if_it_had_not(place: Path) -> None:
+    experiment = read_experiment(write(place / "my.yaml", TRAINING.replace("seeds: [0, 1]", "seeds: [3]")))
+    settings = experiment.model_dump(mode="json")
+    steps: list[int] = []
+
+    def accuracies(folder: RunFolder, stop_after: int | None) -> dict[str, float]:
+        stop = StopFlag()
+
+        def observe(event: Event) -> None:
+            if isinstance(event, WeightStep):
+                steps.append(event.step)
+                stop.signal = signal.SIGTERM if len(steps) == stop_after else None
+
+        with folder:
+            found = run_experiment(experiment, experiment.prepare(), folder, observe, stop)
+        return {str(unit): record["accuracy"] for unit, record in found.records.items()}
+
+    whole = accuracies(RunFolder.create(place / "whole", settings), None)
+    assert steps == [1, 2, 3, 4, 5] * 2
+    steps.clear()
+    with pytest.raises(Interrupted, match="--resume"):
+        accuracies(RunFolder.create(place / "stopped", settings), 7)
+    steps.clear()
+    assert accuracies(RunFolder.open(place / "stopped"), None) == whole
+    assert steps == [3, 4, 5]
 
 
 def test_a_missing_data_set_or_device_is_refused_before_anything_runs(place: Path) -> None:

@@ -26,7 +26,7 @@ TABLE = Table(
 def test_a_published_value_stands_beside_the_measured_one() -> None:
     titles, plain, wide, other = TABLE.grid()
     assert titles == ["arm", "accuracy, %", "GMACs", "paper", "device", "x plain", "paper", "failed"]
-    assert plain == ["plain", "81.2", "4.13", "4.10", "a|b", "", "", ""]
+    assert plain == ["plain", "81.2", "4.13", "4.1", "a|b", "", "", ""]
     assert wide == ["wide", "", "", "", "", "", "", "no memory"]
     assert other[1] == "50.0"
     assert other[5:7] == ["0.615", "0.700"]
@@ -42,7 +42,7 @@ def test_csv_holds_every_digit_under_keys() -> None:
 def test_markdown_is_one_table_with_the_notes_below() -> None:
     lines = TABLE.as_markdown().splitlines()
     assert lines[1] == "| --- |" + " ---: |" * 7
-    assert lines[2].startswith("| plain | 81.2 | 4.13 | 4.10 | a\\|b |")
+    assert lines[2].startswith("| plain | 81.2 | 4.13 | 4.1 | a\\|b |")
     assert {line.replace("\\|", "").count("|") for line in lines[:5]} == {9}
     assert lines[-1] == "A note."
 

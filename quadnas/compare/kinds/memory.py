@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from quadnas.compare.experiment import KINDS, Bench, Record, Unit, Work
 from quadnas.compare.figures import bars, ratio_panels, value_panel
+from quadnas.compare.machine import machine_text
 from quadnas.compare.networks import Count, NetworkExperiment, fingerprint, size_of
 from quadnas.compare.table import Column, Table, Value
 from quadnas.network import Network
@@ -92,7 +93,7 @@ class MemoryWork(Work):
     def __init__(self, experiment: TrainingMemory) -> None:
         self._experiment = experiment
         self._specs = experiment.specs()
-        self.inputs: Mapping[str, object] = {"models": fingerprint(self._specs)}
+        self.inputs: Mapping[str, object] = {"models": fingerprint(self._specs), "machine": machine_text()}
 
     def measure(self, unit: Unit, bench: Bench) -> Record:
         """Count, and measure the peak where there is a GPU."""
