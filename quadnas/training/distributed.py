@@ -130,9 +130,11 @@ def joined() -> Iterator[Ranks]:
     except RuntimeError as error:
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
+        text = str(error).splitlines()[0]
+        reason = (text.partition("] ")[2] or text).partition(". ")[0]  # gloo begins with its line of code
         raise MachineError(
-            f"process {here.rank} of {here.world} lost the others ({str(error).splitlines()[0][:200]}); the first "
-            "that ended says why; go on from the last commit with --resume"
+            f"process {here.rank} of {here.world} lost the others ({reason}); the first that ended says why; "
+            "go on from the last commit with --resume"
         ) from None
     finally:
         if distributed.is_initialized():

@@ -137,7 +137,7 @@ def test_a_process_that_dies_ends_all(trainer: Trainer, whole: Path, tmp_path: P
     ask = (1, signal.SIGKILL, str(run / "journal.jsonl"), 3)
     assert trainer.new(run, signal=ask) == [5, -9]
     (message,) = (line for line in trainer.said(0).splitlines() if line.startswith("quadnas: "))
-    assert "process 0 of 2 lost the others" in message
+    assert "process 0 of 2 lost the others (Connection " in message
     assert "--resume" in message
     assert trainer.run("train", "--resume", run) == [0, 0]
     assert outcome(run) == outcome(whole)
