@@ -96,7 +96,10 @@ class GatedConvolutionMixer(GatedConvolution, Mixer):
 
 
 def gated_convolution_operators(channels: int, order: int, height: int, width: int) -> list[Operator]:
-    """1x1 convolutions, a depthwise one and products; both cuts into gates count as a copy, ``split``."""
+    """1x1 convolutions, a depthwise one and products.
+
+    Both cuts into gates are a copy of all channels, described as the one that was measured: a ``split`` in halves.
+    """
     widths = gate_widths(channels, order)
     wide = sum(widths)
 
@@ -105,9 +108,9 @@ def gated_convolution_operators(channels: int, order: int, height: int, width: i
 
     found = [
         Operator(kernel("conv", (channels,), 2 * channels), (-1,)),
-        Operator(kernel("split", (2 * channels,), 2 * channels), (0,)),
+        Operator(kernel("split", (2 * channels,), channels), (0,)),
         Operator(kernel("dwconv", (wide,), wide, _KERNEL), (1,)),
-        Operator(kernel("split", (wide,), wide), (2,)),
+        Operator(kernel("split", (wide,), wide // 2), (2,)),
         Operator(kernel("mul", (widths[0], widths[0]), widths[0]), (1, 3)),
     ]
     for narrow, gate in pairwise(widths):

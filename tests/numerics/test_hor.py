@@ -126,9 +126,9 @@ def test_the_operators_of_order_2_with_their_edges() -> None:
     assert [(o.kernel, o.sources) for o in operators[:9]] == [
         (kernel("layernorm", (8,), 8), (-1,)),
         (kernel("conv", (8,), 16), (0,)),
-        (kernel("split", (16,), 16), (1,)),
+        (kernel("split", (16,), 8), (1,)),
         (kernel("dwconv", (12,), 12, 7), (2,)),
-        (kernel("split", (12,), 12), (3,)),
+        (kernel("split", (12,), 6), (3,)),
         (kernel("mul", (4, 4), 4), (2, 4)),
         (kernel("conv", (4,), 8), (5,)),
         (kernel("mul", (8, 8), 8), (6, 4)),
