@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from quadnas.blocks.base import Ports
@@ -47,6 +49,18 @@ def test_the_filter_is_a_circular_convolution_of_the_whole_map(size: int) -> Non
     mixer.weight.data = torch.stack([response_of(kernel) for kernel in kernels])
     a, b, c = (circular(x, kernel) for kernel in kernels)
     torch.testing.assert_close(mixer(x), a * b + c, rtol=1e-9, atol=1e-9)
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9), down=st.integers(0, 8), right=st.integers(0, 8))
+@settings(deadline=None, max_examples=40)
+def test_it_commutes_with_circular_shifts_of_any_map(height: int, width: int, down: int, right: int) -> None:
+    mixer = GlobalFilterMixer(2, 6).double()
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(mixer.weight, generator=generator)
+    x = torch.randn(1, 2, height, width, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        found = mixer(x.roll((down, right), (-2, -1)))
+        torch.testing.assert_close(found, mixer(x).roll((down, right), (-2, -1)), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 6), (12, 9), (1, 2)])

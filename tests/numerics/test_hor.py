@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,6 +50,20 @@ def test_recursive_gated_convolution_is_the_published_one(order: int) -> None:
         y = y * (gate / 3)
         at += width
     torch.testing.assert_close(mixer(x), pointwise(y, "leave"), rtol=1e-10, atol=1e-10)
+
+
+@given(order=st.integers(2, 5), factor=st.floats(-2, 2))
+@settings(deadline=None, max_examples=30)
+def test_order_n_is_a_product_of_n_plus_one_linear_maps(order: int, factor: float) -> None:
+    """Without biases the mixer is homogeneous of that degree."""
+    mixer = GatedConvolutionMixer(16, order).double()
+    generator = torch.Generator().manual_seed(order)
+    for name, parameter in mixer.named_parameters():
+        torch.nn.init.normal_(parameter, std=0 if name.endswith("bias") else 0.5, generator=generator)
+    x = torch.randn(1, 16, 5, 4, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        expected = factor ** (order + 1) * mixer(x)
+        torch.testing.assert_close(mixer(factor * x), expected, rtol=1e-9, atol=1e-9)
 
 
 # By hand; mixer = 2 C^2 + 2 C in, 50 per gate channel, steps, C^2 + C out, e.g. for C 64, gates of 32 and 64:

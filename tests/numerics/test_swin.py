@@ -5,6 +5,8 @@ from typing import Literal
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from quadnas.blocks.base import Ports
@@ -89,6 +91,25 @@ def test_attention_is_its_definition_pixel_by_pixel(
     found = mixer(x)
     for image, y in zip(x, found, strict=True):
         torch.testing.assert_close(y, by_definition(mixer, image, side, shifted), rtol=1e-9, atol=1e-9)
+
+
+@given(rows=st.integers(1, 3), columns=st.integers(1, 3), data=st.data())
+@settings(deadline=None, max_examples=25)
+def test_windows_that_are_not_shifted_do_not_see_each_other(
+    rows: int, columns: int, data: st.DataObject
+) -> None:
+    """So windows in another order give the same results in that order."""
+    order = torch.tensor(data.draw(st.permutations(range(rows * columns))))
+    mixer = attention(32, 0)
+    x = torch.randn(rows * columns, 32, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def joined(windows: Tensor) -> Tensor:
+        grid = windows.view(rows, columns, 32, 7, 7).permute(2, 0, 3, 1, 4)
+        return grid.reshape(1, 32, 7 * rows, 7 * columns)
+
+    with torch.no_grad():
+        expected = joined(mixer(x)[order])
+        torch.testing.assert_close(mixer(joined(x[order])), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("images", "windows", "biases"), [(2, 4, 1), (2, 4, 4), (3, 1, 1)])
