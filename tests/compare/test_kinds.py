@@ -19,6 +19,7 @@ from quadnas.run.events import Event, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.space.model_family import find_model
+from quadnas.training.recipe import Recipe
 from quadnas.training.standalone import TrainSettings, train_network
 from tests.cli.command import TINY_SPACE, quadnas, write
 
@@ -115,6 +116,16 @@ def test_training_is_that_of_quadnas_train(place: Path) -> None:
 
     arm = RunFolder.open(place / "run" / "arms" / "k5-seed1")
     again = validated(arm.settings, TrainSettings, "run.json")
+    assert again == TrainSettings(
+        model=again.model,
+        data="digits",
+        train_size=16,
+        train_images=100,
+        epochs=1,
+        seed=1,
+        recipe=Recipe(batch_size=20),
+    )
+    assert {layer.arguments.get("kernel") for layer in again.model.layers if layer.block == "quadra"} == {5}
     with RunFolder.create(place / "alone", again.model_dump(mode="json")) as folder:
         score = train_network(folder, lambda event: None, StopFlag())
     assert score.accuracy == units["k5-seed1"]["accuracy"]
