@@ -1,8 +1,8 @@
 """The quadratic operator: its back-ends against its eager form of three convolutions, forward and with backward.
 
 Run: python -m benchmarks.quadratic_operator [--threads 1] [--rounds 15] [--kernels 3,5,7] [--contiguous]
-Batch 8, float32; medians of interleaved runs. One thread is timed by its CPU time, all else by the clock. A GPU is
-used where there is one.
+On the CPU (``quadratic_operator_gpu`` is for GPUs), batch 8, float32; medians of interleaved runs. One thread is
+timed by its CPU time, several by the clock.
 """
 
 import argparse
@@ -17,13 +17,12 @@ from benchmarks.timing import interleaved_medians
 from quadnas.ops.quadratic import quadratic_backend, quadratic_depthwise, quadratic_depthwise_eager
 
 MAPS = ((64, 56), (128, 28), (256, 14), (512, 7))
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def operands(channels: int, side: int, kernel: int, layout: torch.memory_format) -> list[Tensor]:
     """x, weight and bias as leaves, and a gradient of the output."""
     shapes = (8, channels, side, side), (3, channels, 1, kernel, kernel), (3, channels)
-    leaves = [torch.randn(shape, device=DEVICE).requires_grad_() for shape in shapes]
+    leaves = [torch.randn(shape).requires_grad_() for shape in shapes]
     leaves[0] = leaves[0].detach().contiguous(memory_format=layout).requires_grad_()
     return [*leaves, torch.randn_like(leaves[0])]
 
@@ -37,8 +36,6 @@ def run(form: str, tensors: list[Tensor], *, backward: bool) -> None:
         y = function(x, weight, bias)
     if backward:
         torch.autograd.grad(y, (x, weight, bias), grad)
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 def main() -> None:
@@ -50,11 +47,11 @@ def main() -> None:
     parser.add_argument("--contiguous", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clock = time.thread_time if DEVICE == "cpu" and options.threads == 1 else time.perf_counter
+    clock = time.thread_time if options.threads == 1 else time.perf_counter
     layout = torch.contiguous_format if options.contiguous else torch.channels_last
-    backend = quadratic_backend(DEVICE, torch.float32)
+    backend = quadratic_backend("cpu", torch.float32)
     forms = ["eager", "ours", *(["ours by torch"] if backend.name == "native" else [])]
-    print(f"{DEVICE}, ours by {backend.name} ({backend.reason}), {options.threads} thread(s), {layout}")
+    print(f"ours by {backend.name} ({backend.reason}), {options.threads} thread(s), {layout}")
     print("| map | kernel | pass | " + " | ".join(f"{form}, ms" for form in forms) + " | ours / eager |")
     print("|---" * (len(forms) + 4) + "|")
     for channels, side in MAPS:

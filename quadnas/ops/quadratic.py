@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from quadnas.ops import quadratic_native, quadratic_torch
 from quadnas.ops.native import switched_off
-from quadnas.ops.quadratic_torch import Gradients, layout, output_shape, quadratic_depthwise_eager
+from quadnas.ops.quadratic_torch import (
+    HALF,
+    Gradients,
+    exact,
+    layout,
+    output_shape,
+    quadratic_depthwise_eager,
+)
 
 __all__ = [
     "Backend",
@@ -22,8 +29,6 @@ __all__ = [
     "quadratic_depthwise",
     "quadratic_depthwise_eager",
 ]
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Backend(NamedTuple):
@@ -38,7 +43,7 @@ def quadratic_backend(device: str, dtype: torch.dtype) -> Backend:
 
     The first call for the CPU compiles the native one, unless QUADNAS_NATIVE=0 switches it off.
     """
-    if dtype not in _DTYPES:
+    if dtype not in (torch.float32, *HALF):
         return Backend("torch", f"{dtype} is computed by torch alone")
     if device == "cuda":
         return Backend("triton", "a GPU") if _triton() else Backend("torch", "triton is not installed")
@@ -75,10 +80,11 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> None:
             "the quadratic convolution takes x (N, C, H, W), weight (3, C, 1, K, K) with K odd, bias (3, C) and a "
             f"stride from 1 on, not {[*map(tuple, (x.shape, weight.shape, bias.shape))]} and stride {stride}"
         )
-    if len({(t.dtype, t.device) for t in (x, weight, bias)}) != 1:
+    dtypes = (x.dtype, torch.float32) if x.dtype in HALF else (x.dtype,)
+    if not weight.dtype == bias.dtype in dtypes or len({t.device for t in (x, weight, bias)}) != 1:
         raise ValueError(
-            "the quadratic convolution takes tensors of one dtype on one device, not "
-            + ", ".join(f"{t.dtype} on {t.device}" for t in (x, weight, bias))
+            "the quadratic convolution takes tensors of one dtype on one device, or float32 parameters with x in "
+            "half precision, not " + ", ".join(f"{t.dtype} on {t.device}" for t in (x, weight, bias))
         )
 
 
@@ -104,11 +110,6 @@ def _backward(
             f"a gradient of {grad.dtype} {tuple(grad.shape)} on {grad.device} does not fit the output"
         )
     implementation, needs = _implementation(x), {"need_x": need_x, "need_parameters": need_parameters}
-    if x.is_cuda and implementation is not quadratic_torch:  # Triton's computes all
-        a, b, c = implementation.backward(grad, x, weight, bias, stride)
-        return a if need_x else x.new_empty(0), *(
-            (b, c) if need_parameters else (b.new_empty(0), c.new_empty(0))
-        )
     return implementation.backward(grad, x, weight, bias, stride, **needs)  # type: ignore[no-any-return]
 
 
@@ -139,7 +140,8 @@ def _differentiable_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The gradients as a graph of their own, for second derivatives; memory is that of the eager form."""
     wanted = [operand for operand, need in zip(operands, needed, strict=True) if need]
-    y = quadratic_depthwise_eager(*operands, stride)
+    x, weight, bias = map(exact, operands)
+    y = quadratic_depthwise_eager(x, weight, bias, stride).to(grad.dtype)
     found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return tuple(next(found) if need else None for need in needed)
 
@@ -151,14 +153,15 @@ def quadratic_depthwise(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1
     """Apply y = (Wa*x) o (Wb*x) + Wc*x with "same" zero padding.
 
     x: (N, C, H, W), channels-last or contiguous, kept; weight: (3, C, 1, K, K) with K odd, in the order a, b, c;
-    bias: (3, C). Returns (N, C, ceil(H / stride), ceil(W / stride)). Saves x alone; differentiable any number of
-    times. Sums are at least in float32. Under autocast it takes the dtype of autocast, on the CPU float32, where
-    that is faster. Raises ValueError for other shapes, or operands that differ in dtype or device.
+    bias: (3, C); both in the dtype of x or, if that is half precision, in float32. Returns y, (N, C,
+    ceil(H / stride), ceil(W / stride)), in the dtype of x. Saves x alone; differentiable any number of times.
+    Factors and sums are at least float32. Under autocast x is cast to its dtype, on the CPU to float32, where that
+    is faster. Raises ValueError for other shapes, or operands that differ in dtype or device.
     """
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):  # torch refuses the question for meta
-        dtype = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
-        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        x = x.to(torch.float32 if device == "cpu" else torch.get_autocast_dtype(device))
+        weight, bias = weight.float(), bias.float()
     return _forward(x, weight, bias, stride)  # type: ignore[no-any-return]
 
 

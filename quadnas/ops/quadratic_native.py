@@ -54,7 +54,7 @@ def backward(
     _call(x, weight, bias, stride, grad=_dense(grad, _CHANNELS_LAST), **wanted)
     if need_x:
         of_x = of_x.contiguous(memory_format=layout(x))
-    return of_x.to(x.dtype), of_weight.to(x.dtype), of_bias.to(x.dtype)
+    return of_x.to(x.dtype), of_weight.to(weight.dtype), of_bias.to(bias.dtype)
 
 
 def _dense(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:

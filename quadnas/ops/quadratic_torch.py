@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+HALF = (torch.bfloat16, torch.float16)
 Gradients = tuple[Tensor, Tensor, Tensor]
 
 
@@ -18,6 +19,11 @@ def layout(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """Half precision as float32: factors and sums are rounded once, at the end."""
+    return tensor.float() if tensor.dtype in HALF else tensor
+
+
 def output_shape(x: Tensor, stride: int) -> tuple[int, int, int, int]:
     """(N, C, ceil(H / stride), ceil(W / stride))."""
     n, c, h, w = x.shape
@@ -27,7 +33,7 @@ def output_shape(x: Tensor, stride: int) -> tuple[int, int, int, int]:
 def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """y in the layout of x."""
     given, dead = x.dtype, _dead_taps(x, weight)
-    x, weight, bias = map(_exact, (x, weight, bias))
+    x, weight, bias = map(exact, (x, weight, bias))
     with torch.autocast(x.device.type, enabled=False):
         weight = F.pad(weight, (-dead,) * 4)
         factor_a, factor_b, linear = (_branch(x, w, b, stride) for w, b in zip(weight, bias, strict=True))
@@ -39,8 +45,9 @@ def backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int, *, need_x: bool, need_parameters: bool
 ) -> Gradients:
     """The gradients of x (in its layout), weight and bias; an empty tensor for one that nobody needs."""
-    given, dead, channels = x.dtype, _dead_taps(x, weight), x.shape[1]
-    grad, x, weight, bias = map(_exact, (grad, x, weight, bias))
+    found = [operand.new_empty(0) for operand in (x, weight, bias)]
+    dead, channels = _dead_taps(x, weight), x.shape[1]
+    grad, x, weight, bias = map(exact, (grad, x, weight, bias))
     with torch.autocast(x.device.type, enabled=False):
         weight = F.pad(weight, (-dead,) * 4)
         half = weight.shape[-1] // 2
@@ -53,17 +60,12 @@ def backward(
             for g, w in zip((grad * factors[1], grad * factors[0], grad), weight, strict=True)
         ]  # fmt: skip
     of_x, of_weight, of_bias = zip(*parts, strict=True)
-    found = [torch.empty(0, dtype=given, device=x.device) for _ in range(3)]
     if need_x:
-        found[0] = (of_x[0] + of_x[1] + of_x[2]).to(given).contiguous(memory_format=layout(x))
+        found[0] = (of_x[0] + of_x[1] + of_x[2]).to(found[0].dtype).contiguous(memory_format=layout(x))
     if need_parameters:
-        found[1:] = F.pad(torch.stack(of_weight), (dead,) * 4).to(given), torch.stack(of_bias).to(given)
+        found[1] = F.pad(torch.stack(of_weight), (dead,) * 4).to(found[1].dtype)
+        found[2] = torch.stack(of_bias).to(found[2].dtype)
     return found[0], found[1], found[2]
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    """Half precision as float32, so that factors and sums are rounded once."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _branch(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:

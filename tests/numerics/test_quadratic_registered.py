@@ -20,15 +20,13 @@ def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
-def operands(
-    *shape: int, kernel: int = 3, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor, Tensor]:
+def operands(*shape: int, kernel: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """x, weight and bias as leaves."""
     generator = torch.Generator().manual_seed(0)
 
     def leaf(*shape: int) -> Tensor:
         scale = shape[-1] if len(shape) == 5 else 1  # keeps the outputs of order 1
-        return (torch.randn(shape, generator=generator) / scale).to(dtype).requires_grad_()
+        return (torch.randn(shape, generator=generator) / scale).requires_grad_()
 
     channels = shape[1]
     return leaf(*shape), leaf(3, channels, 1, kernel, kernel), leaf(3, channels)
@@ -104,8 +102,8 @@ def test_takes_an_empty_batch() -> None:
 def test_is_registered_as_torch_wants_it(
     shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype, needs: tuple[bool, bool]
 ) -> None:
-    x, weight, bias = operands(*shape, dtype=dtype)
-    x = x.detach().contiguous(memory_format=layout).requires_grad_()
+    x, weight, bias = operands(*shape)
+    x = x.detach().to(dtype).contiguous(memory_format=layout).requires_grad_()
     torch.library.opcheck(quadratic._forward, (x, weight, bias, 2))
     x, weight, bias = x.detach(), weight.detach(), bias.detach()
     grad = torch.ones_like(quadratic_depthwise(x, weight, bias, 2))
@@ -155,6 +153,33 @@ def test_computes_in_the_dtype_of_autocast_on_a_gpu(dtype: torch.dtype) -> None:
     assert y.dtype == dtype
     torch.testing.assert_close(y.float(), quadratic_depthwise(x, weight, bias), rtol=0.05, atol=0.05)
     assert {t.dtype for t in gradients(y.float(), x, weight, bias)} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_float32_parameters_of_half_precision_pixels_keep_their_precision(dtype: torch.dtype) -> None:
+    x, weight, bias = operands(2, 6, 8, 8)
+    half = x.detach().to(dtype).requires_grad_()
+    a, b, c = (t.detach().double().requires_grad_() for t in (half, weight, bias))
+    y, exact_y = quadratic_depthwise(half, weight, bias), quadratic_depthwise_eager(a, b, c)
+    torch.testing.assert_close(y, exact_y.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+    found = torch.autograd.grad(y.sum(), (half, weight, bias))
+    exact = torch.autograd.grad(exact_y.sum(), (a, b, c))
+    for ours, true, tolerance in zip(found, exact, (torch.finfo(dtype).eps, 1e-6, 1e-6), strict=True):
+        assert ((ours - true).norm() / true.norm()).item() < tolerance
+
+
+def test_second_derivatives_in_half_precision() -> None:
+    x, weight, bias = operands(2, 6, 8, 8)
+    half, a = x.detach().half(), x.detach().half().double()
+    b, c = weight.detach().double().requires_grad_(), bias.detach().double().requires_grad_()
+    seconds = []
+    for y, w, last in (
+        (quadratic_depthwise(half, weight, bias), weight, bias),
+        (quadratic_depthwise_eager(a, b, c), b, c),
+    ):
+        (first,) = torch.autograd.grad(y.sum(), w, create_graph=True)
+        seconds.append(torch.autograd.grad(first.sum(), last)[0].double())
+    torch.testing.assert_close(seconds[0], seconds[1], rtol=1e-3, atol=1e-3)
 
 
 def changed(**change: Any) -> dict[str, Any]:
