@@ -66,6 +66,7 @@ class Trainer:
         assert self._process.stdout
         self._process.stdin.close()
         self._process.stdout.close()
+        self._process.kill()
         self._process.wait(20)
 
 
