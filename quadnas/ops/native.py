@@ -29,8 +29,8 @@ def switched_off() -> bool:
 def load_native(source: Path) -> ctypes.CDLL:
     """The C file ``source`` as a library: from the cache, else compiled and put there.
 
-    The file in the cache bears the SHA-256 of its content as its name and is compiled anew where that is not so;
-    its folder stands for source, flags, compiler and processor. Several processes may do this at once. Raises
+    The file in the cache bears the SHA-256 of its content as its name and belongs to the user, or it is compiled
+    anew; its folder stands for source, flags, compiler, processor. Several processes may do this at once. Raises
     MachineError if there is no C compiler, or it fails.
     """
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
@@ -40,7 +40,7 @@ def load_native(source: Path) -> ctypes.CDLL:
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()
     folder = own_home() / "native" / f"{source.stem}-{key[:16]}"
     for path in sorted(folder.glob("*.so")):
-        if path.stem == hashlib.sha256(path.read_bytes()).hexdigest():
+        if path.stat().st_uid == os.getuid() and path.stem == hashlib.sha256(path.read_bytes()).hexdigest():
             return ctypes.CDLL(str(path))
     with TemporaryDirectory(prefix="quadnas-") as temporary:
         built = Path(temporary, f"{source.stem}.so")

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -226,6 +227,16 @@ def test_is_compiled_once(little: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert cached.stem == hashlib.sha256(cached.read_bytes()).hexdigest()
     monkeypatch.setattr(native, "_compile", lambda *arguments: pytest.fail("compiled again"))
     assert native.load_native(little).answer() == 42
+
+
+@compiled
+def test_a_file_of_another_user_is_not_executed(little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native.load_native(little)
+    theirs = cached_files()[0].stat().st_ino
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert native.load_native(little).answer() == 42
+    (cached,) = cached_files()
+    assert cached.stat().st_ino != theirs
 
 
 @compiled
