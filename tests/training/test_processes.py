@@ -20,7 +20,7 @@ from quadnas.training.standalone import new_network
 from tests.reliability.runs import journal, outcome
 from tests.training.toys import MBCONV, QUADRA, toy_spec
 
-STEPS = 24
+STEPS = 48
 AUGMENTATION = {"mixup_alpha": 0.8, "random_erasing": 0.25}
 RECIPE = {"batch_size": 16, "gradient_accumulation": 2, "ema_decay": 0.8, "augmentation": AUGMENTATION}
 
@@ -39,7 +39,7 @@ class Trainer:
         self.model = folder / "toy.yaml"
         self.model.write_text(write_yaml(toy_spec(QUADRA, QUADRA)))
         self.config = folder / "settings.yaml"
-        length = {"train_images": 96, "train_size": 16, "epochs": 4, "seed": 5, "checkpoint_seconds": 0.1}
+        length = {"train_images": 96, "train_size": 16, "epochs": 8, "seed": 5, "checkpoint_seconds": 0.1}
         settings = {**length, "recipe": RECIPE}
         self.config.write_text(json.dumps(settings))
 
@@ -138,7 +138,8 @@ def test_a_process_that_dies_ends_all(trainer: Trainer, whole: Path, tmp_path: P
     ask = (1, signal.SIGKILL, str(run / "journal.jsonl"), 3)
     assert trainer.new(run, signal=ask) == [5, -9]
     (message,) = (line for line in trainer.said(0).splitlines() if line.startswith("quadnas: "))
-    assert "process 0 of 2 lost the others (Connection " in message
+    assert "process 0 of 2 lost the others (" in message
+    assert ".cc:" not in message
     assert "--resume" in message
     assert trainer.run("train", "--resume", run) == [0, 0]
     assert outcome(run) == outcome(whole)
