@@ -58,7 +58,8 @@ def latency(
         answer, text = predict_latency(find_model(model), device, batch, input_size, own)
     print_answer(answer, as_json, text)
     if answer["latency_ms"] is None:
-        raise CoverageError(f"{device} has no price for some kernels of {model}: no total can be given")
+        unpriced = dict.fromkeys(kernel["op"] for kernel in answer["kernels"] if kernel["ms"] is None)
+        raise CoverageError(f"{device} has no price for {', '.join(unpriced)} in {model}: no total can be given")
 
 
 def calibrate(

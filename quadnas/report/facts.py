@@ -55,6 +55,12 @@ class StageRecord:
         return math.fsum(self.chosen_ms)
 
     @property
+    def unpriced(self) -> tuple[str, ...]:
+        """Candidates without a price, in words."""
+        prices = zip(self.slots[0].labels, self.slots[0].latency_ms, strict=True)
+        return tuple(read_label(text).full for text, price in prices if price is None)
+
+    @property
     def alike_kernels(self) -> tuple[int, ...]:
         """The candidate kernels that see the same pixels on the training map, if there are several.
 
@@ -83,9 +89,14 @@ def is_free(price: float) -> bool:
     return price == 0
 
 
-def kernel_notes(records: Sequence[StageRecord]) -> Iterator[str]:
-    """A sentence for every stage on whose training maps some kernels could not be told apart."""
+def caveats(records: Sequence[StageRecord]) -> Iterator[str]:
+    """A sentence for every stage with candidates that had no price, or whose kernels could not be told apart."""
     for record in records:
+        if unpriced := record.unpriced:
+            yield (
+                f"Stage {record.number} could not use {', '.join(unpriced)}: the device has no price for some of "
+                "their operators."
+            )
         if alike := record.alike_kernels:
             side = record.slots[0].train_map
             names = f"{', '.join(map(str, alike[:-1]))} and {alike[-1]}"

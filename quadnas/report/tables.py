@@ -65,7 +65,7 @@ def describe_space(name: str, devices: list[str] | None, batch: int | None, inpu
 
 def _latency_range(space: SearchSpace, model: LatencyModel, input_size: int) -> dict[str, float]:
     table = price_space(space, model, CLASSES, input_size)
-    sampled = sample_latencies_ms(space, table, SAMPLES)
+    sampled = sample_latencies_ms(table, SAMPLES)
     low, high = table.range_ms
     quantiles = {f"p{round(100 * q)}": percentile(sampled, q) for q in (0.1, 0.5, 0.9)}
     return {"batch": model.batch, "min": low, **quantiles, "max": high}

@@ -10,11 +10,11 @@ from quadnas.report.facts import (
     FILE_NAME,
     StageRecord,
     accuracy_text,
+    caveats,
     conditions,
     fixed_ms,
     interval_text,
     is_free,
-    kernel_notes,
     ms,
     percent,
     stages,
@@ -80,7 +80,7 @@ def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> I
         yield "beware", f"a demonstration: {result.data_note}"
     elif result.data_note:
         yield "data", result.data_note
-    for note in kernel_notes(stages(result)):
+    for note in caveats(stages(result)):
         yield "beware", note
 
 

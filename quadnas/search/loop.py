@@ -24,6 +24,7 @@ from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
+from quadnas.training.batch_norm import recompute_statistics
 from quadnas.training.device import compute_device
 from quadnas.training.evaluation import evaluate
 from quadnas.training.stage import TrainingStage, scored
@@ -101,6 +102,13 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
                 f"{problem.bounds.range_ms[1]:.4g} ms): the limit does not bind, the search goes on without it"
             )
         )
+    if problem.unpriced and checkpoint is None:
+        session.emit(
+            Notice(
+                f"{problem.model.card.device} has no price for some operators of {', '.join(problem.unpriced)}: "
+                "the search leaves them out"
+            )
+        )
     strategy = SupernetStage(problem, work.data, work.train_size, work.device, session).run(checkpoint)
     scores = strategy.scores()
     choices = derive(scores, problem.bounds, problem.limit_ms, problem.bound_ms)
@@ -116,6 +124,10 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = Network(spec.layers).to(work.device)
     strategy.inherit(network, choices)
+    recompute_statistics(
+        network, work.data.training,
+        batch_size=problem.settings.recipe.batch_size, size=work.train_size, seed=problem.settings.seed,
+    )  # fmt: skip
     session.folder.write(MODEL, write_yaml(spec))
     session.folder.write(INHERITED, weights_bytes(network, {"train_size": str(work.train_size)}))
     score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)

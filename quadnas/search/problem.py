@@ -1,6 +1,7 @@
 """The problem a search solves: a space, a device and a limit, checked to be solvable before any training."""
 
 import decimal
+import math
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,6 +42,13 @@ class Problem:
         """Whether the limit does not bind anywhere in the space."""
         return self.bounds.range_ms[1] <= self.limit_ms
 
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """Labels of the candidates that the device's model cannot price: the search leaves them out."""
+        pairs = zip(self.space.slots, self.bounds.slots_ms, strict=True)
+        prices = (price for slot, row in pairs for price in zip(slot.labels, row, strict=True))
+        return tuple(dict.fromkeys(label for label, cost_ms in prices if math.isinf(cost_ms)))
+
     def kernels(self, choices: Sequence[int]) -> list[Kernel]:
         """The fused kernels of a whole architecture on the device, at deployment size."""
         layers = self.space.layers(choices, self.classes)
@@ -67,10 +75,11 @@ def price_space(
     return build_table(model, fixed, slots, cost_ms)
 
 
-def sample_latencies_ms(space: SearchSpace, table: LatencyTable, count: int, seed: int = 0) -> list[float]:
-    """Latencies of ``count`` architectures drawn uniformly, ascending."""
+def sample_latencies_ms(table: LatencyTable, count: int, seed: int = 0) -> list[float]:
+    """Latencies of ``count`` architectures drawn uniformly among those that have a price, ascending."""
     generator = random.Random(seed)  # noqa: S311
-    return sorted(table.of(space.sample(generator)) for _ in range(count))
+    priced = [[ms for ms in row if math.isfinite(ms)] for row in table.slots_ms]
+    return sorted(math.fsum((table.fixed_ms, *map(generator.choice, priced))) for _ in range(count))
 
 
 def pose(settings: SearchSettings, classes: int) -> Problem:

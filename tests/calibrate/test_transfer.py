@@ -332,7 +332,7 @@ def test_the_a100_says_what_founds_a_price(
 def test_three_milliseconds_lie_within_the_a100_s_space() -> None:
     space = load_space("quadranet_s")
     model = load_device("a100")
-    sampled = sample_latencies_ms(space, price_space(space, model, 1000, 224), 1000)
+    sampled = sample_latencies_ms(price_space(space, model, 1000, 224), 1000)
     assert model.batch == 8 and percentile(sampled, 0.1) < 3 < percentile(sampled, 0.9)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from quadnas.report.facts import fixed_ms, interval_text, kernel_notes, ms, stages
+from quadnas.report.facts import caveats, fixed_ms, interval_text, ms, stages
 from quadnas.search.result import IntervalRecord
 
 from .example import search_result, slot
@@ -26,7 +26,7 @@ def test_kernels_that_see_the_same_pixels(side: int) -> None:
 
 
 def test_the_note_names_stage_map_and_kernels() -> None:
-    (note,) = kernel_notes(stages(search_result()))
+    (note,) = caveats(stages(search_result()))
     assert note.startswith("Stage 2 was trained on 2x2 maps, where kernels 3, 5 and 7 see the same pixels")
 
 
