@@ -9,32 +9,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* LANES: floats in a vector. TILE: neighbours with three sums each, which fill the registers; WIDE: with one each. */
 #if defined(__AVX512F__)
 #define LANES 16
-#define TILE 8 /* 3 x TILE accumulators fill the 32 registers */
+#define TILE 8
+#define WIDE 8
 #elif defined(__AVX__)
 #define LANES 8
 #define TILE 4
+#define WIDE 14
 #elif defined(__aarch64__)
 #define LANES 4
 #define TILE 8
+#define WIDE 14
 #else
 #define LANES 4
 #define TILE 4
+#define WIDE 14
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define EACH_WIDTH(width, call) \
-    switch (width) { \
-        case 1: call(1); break; case 2: call(2); break; case 3: call(3); break; case 4: call(4); break; \
-        EACH_WIDE(call) \
-    }
-#if TILE == 8
-#define EACH_WIDE(call) \
+
+/* `call` for a width known at compile time, so that its sums live in registers. */
+#define UP_TO_4(call) \
+    case 1: call(1); break; case 2: call(2); break; case 3: call(3); break; case 4: call(4); break;
+#define UP_TO_8(call) UP_TO_4(call) \
     case 5: call(5); break; case 6: call(6); break; case 7: call(7); break; case 8: call(8); break;
-#else
-#define EACH_WIDE(call)
-#endif
+#define UP_TO_14(call) UP_TO_8(call) \
+    case 9: call(9); break; case 10: call(10); break; case 11: call(11); break; case 12: call(12); break; \
+    case 13: call(13); break; case 14: call(14); break;
+#define PASTE(a, b) a##b
+#define EACH(most, width, call) switch (width) { PASTE(UP_TO_, most)(call) }
 
 /* Loads a value that several sums take once: left to itself, GCC loads it for each. */
 #if defined(__x86_64__)
@@ -117,7 +122,7 @@ static void forward_row(const Job *j, const Scratch *s, num image, num y) {
         float *to = j->call->y + ((image * j->oh + y) * j->ow + first) * c + s->channel;
         vec out[3][TILE];
 #define FORWARD(count) convolve(j, s, y, first, 3, count, out)
-        EACH_WIDTH(width, FORWARD)
+        EACH(TILE, width, FORWARD)
         for (num t = 0; t < width; t++, to += c) {
             __builtin_prefetch(to + j->ow * c, 1); /* the next row: its lines lie too far apart for the hardware */
             store(to, out[0][t] * out[1][t] + out[2][t], s->live);
@@ -135,7 +140,7 @@ static void factor_row(const Job *j, const Scratch *s, num image, num y) {
         const float *from = j->call->grad + ((image * j->oh + y) * j->ow + first) * c + s->channel;
         vec out[3][TILE];
 #define FACTORS(count) convolve(j, s, y, first, 2, count, out)
-        EACH_WIDTH(width, FACTORS)
+        EACH(TILE, width, FACTORS)
         for (num t = 0; t < width; t++, from += c) {
             __builtin_prefetch(from + j->ow * c);
             const vec grad = load(from, s->live), a = grad * out[1][t], b = grad * out[0][t];
@@ -180,7 +185,7 @@ static void weight_row(const Job *j, const Scratch *s, num y) {
             const num first = j->kx * group / groups, width = j->kx * (group + 1) / groups - first;
             vec *total = s->sum + ky * j->kx + first;
 #define CORRELATE(count) correlate(j, g, x + first, total, count)
-            EACH_WIDTH(width, CORRELATE)
+            EACH(TILE, width, CORRELATE)
         }
     }
 }
@@ -188,7 +193,7 @@ static void weight_row(const Job *j, const Scratch *s, num y) {
 /* grad_x of row q at the columns stride * (first + t) + phase - pad_x, t < width. */
 INLINE void spread(const Job *j, const Scratch *s, num q, num first, num phase, const int width, vec *out) {
     const num stride = j->call->stride, plane = j->ky * j->kx, from = q + j->pad_y;
-    vec sum[TILE];
+    vec sum[WIDE];
     for (int t = 0; t < width; t++) sum[t] = (vec){0};
     for (num ky = from % stride; ky < j->ky && ky <= from; ky += stride) {
         const num y = (from - ky) / stride;
@@ -210,14 +215,14 @@ static void input_row(const Job *j, const Scratch *s, num image, num q) {
     for (num phase = 0; phase < stride; phase++) {
         const num begin = (max(0, j->pad_x - phase) + stride - 1) / stride;
         const num columns = max(0, (w + j->pad_x - phase + stride - 1) / stride - begin);
-        const num tiles = (columns + TILE - 1) / TILE;
+        const num tiles = (columns + WIDE - 1) / WIDE;
         for (num tile = 0; tile < tiles; tile++) {
             const num first = begin + columns * tile / tiles;
             const num width = begin + columns * (tile + 1) / tiles - first;
             float *to = row + (stride * first + phase - j->pad_x) * c;
-            vec out[TILE];
+            vec out[WIDE];
 #define SPREAD(count) spread(j, s, q, first, phase, count, out)
-            EACH_WIDTH(width, SPREAD)
+            EACH(WIDE, width, SPREAD)
             for (num t = 0; t < width; t++, to += stride * c) {
                 __builtin_prefetch(to + w * c, 1);
                 store(to, out[t], s->live);
