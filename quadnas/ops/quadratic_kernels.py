@@ -14,12 +14,12 @@ from triton.language import constexpr, tensor
 
 
 def _tuned(kernel: Any) -> Any:
-    """The kernel with one or two channels per thread, whichever is faster; the results are the same bits.
+    """The kernel at the fastest tile: one or two channels per thread, few or many lines; the bits are the same.
 
     The interpreter has nothing to time.
     """
-    lanes = (256,) if triton.knobs.runtime.interpret else (256, 128)
-    configs = [triton.Config({"lanes": count}, num_warps=4) for count in lanes]
+    shapes = ((256, 4),) if triton.knobs.runtime.interpret else ((256, 4), (128, 4), (512, 8))
+    configs = [triton.Config({"lanes": lanes}, num_warps=warps) for lanes, warps in shapes]
     return triton.autotune(configs, key=["y_step", "channels", "side", "stride", "strip", "tile"])(kernel)
 
 
@@ -47,13 +47,16 @@ def _offset(image: tensor, channel: tensor, line: tensor, strides: tl.tuple) -> 
 
 @triton.jit
 def _load_row(
-    pointer: tensor, start: tensor, length: tensor, keep: tensor, step: constexpr, count: constexpr
-) -> tl.tuple:
-    """The ``count`` neighbours from ``start`` on, zero where the row has none."""
+    pointer: tensor, start: tensor, length: tensor, keep: tensor,
+    before: constexpr, step: constexpr, count: constexpr,
+) -> tl.tuple:  # fmt: skip
+    """The ``count`` neighbours from ``start`` >= -``before`` on, zero where the row has none."""
     pointer += start * step
     values: tl.tuple = ()
     for i in tl.static_range(count):
-        inside = keep & (start + i >= 0) & (start + i < length)
+        inside = keep & (start + i < length)
+        if i < before:
+            inside = inside & (start + i >= 0)
         values = values + (tl.load(pointer + i * step, mask=inside, other=0.0).to(tl.float32),)
     return values
 
@@ -92,7 +95,7 @@ def _branches(
     weight_ptr += channel
     for k in range(side):
         inside = live & (line + k >= 0) & (line + k < sizes[1])
-        row = _load_row(x_ptr, start, sizes[2], inside, x_step, (strip - 1) * stride + side)
+        row = _load_row(x_ptr, start, sizes[2], inside, side // 2, x_step, (strip - 1) * stride + side)
         new: tl.tuple = ()
         for b in tl.static_range(count):
             taps = _load_taps(weight_ptr + b * side * side * channels, known, channels, side)
@@ -143,7 +146,7 @@ def factors_kernel(
     )  # fmt: skip
     image, channel, line, start, live = place
     offset = _offset(image, channel, line, y_strides)
-    grads = _load_row(grad_ptrs[2] + offset, start, sizes[4], live, y_step, strip)
+    grads = _load_row(grad_ptrs[2] + offset, start, sizes[4], live, 0, y_step, strip)
     offset += start * y_step
     for b in tl.static_range(2):
         for s in tl.static_range(strip):
@@ -163,7 +166,7 @@ def _add_strips(
     grads: tl.tuple = ()
     new_totals: tl.tuple = ()
     for b in tl.static_range(3):
-        grads = grads + _load_row(grad_ptrs[b] + offset, start, sizes[4], live, y_step, strip)
+        grads = grads + _load_row(grad_ptrs[b] + offset, start, sizes[4], live, 0, y_step, strip)
         total = totals[b]
         for s in tl.static_range(strip):
             total += grads[b * strip + s]
@@ -173,7 +176,7 @@ def _add_strips(
     new_sums: tl.tuple = ()
     for r in tl.static_range(rows):
         inside = live & (line + r >= 0) & (line + r < sizes[1]) & (first_row + r < side)
-        row = _load_row(x_ptr, start, sizes[2], inside, x_step, (strip - 1) * stride + side)
+        row = _load_row(x_ptr, start, sizes[2], inside, side // 2, x_step, (strip - 1) * stride + side)
         for i in tl.static_range(3 * side):
             total = sums[r * 3 * side + i]
             for s in tl.static_range(strip):
@@ -240,7 +243,9 @@ def input_kernel(
         inside = live & (distance >= 0) & (distance % stride == 0) & (distance // stride < sizes[1])
         offset = _offset(image, channel, distance // stride, y_strides)
         for b in tl.static_range(3):
-            row = _load_row(grad_ptrs[b] + offset, start // stride + low, sizes[2], inside, y_step, count)
+            row = _load_row(
+                grad_ptrs[b] + offset, start // stride + low, sizes[2], inside, -low, y_step, count
+            )
             taps = _load_taps(weight_ptr + (b * side + k) * side * channels + channel, known, channels, side)
             new: tl.tuple = ()
             for s in tl.static_range(strip):

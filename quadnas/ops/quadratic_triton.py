@@ -25,6 +25,7 @@ from torch import Tensor
 from quadnas.ops import quadratic_kernels as kernels
 from quadnas.ops.quadratic_torch import Gradients, layout, output_shape
 
+CACHE_LINE_BYTES = 128
 MAX_TAP_SUMS = 84  # of a thread's 255 registers; 147, a 7x7 kernel in one pass, spills
 TAP_PROGRAMS = 768  # two waves of three on each of an H100's 132 multiprocessors; more would cost workspace
 MIN_TAP_STEPS = 8  # per program, against the cost of its 3 * (K * K + 1) sums
@@ -62,7 +63,8 @@ def _walk(owner: Tensor, read: Tensor, channels_last: bool, multiple: int = 1) -
         owner, read = owner.mT, read.mT
     lengths = [strip for strip in (8, 7, 4) if strip % multiple == 0] or [multiple]
     strip = min(lengths, key=lambda strip: triton.cdiv(owner.shape[3], strip) * (strip + 3))
-    tile = min(64, triton.next_power_of_2(owner.shape[1])) if channels_last else 1
+    line = CACHE_LINE_BYTES // owner.element_size()
+    tile = min(line, triton.next_power_of_2(owner.shape[1])) if channels_last else 1
     return _Walk(owner, read, strip, tile)
 
 
