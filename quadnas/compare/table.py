@@ -52,9 +52,10 @@ class Table:
     def grid(self, *, raw: bool = False) -> list[list[str]]:
         """Titles and one line per arm; a paper's column stands only where there is a published value.
 
-        ``raw``: keys and full precision, for machines.
+        ``raw``: keys, full precision and the reasons of failures, for machines.
         """
-        quantities = [Column("arm", "arm"), *self._all_columns()]
+        failed = [Column("failure", "failed")] if raw and any(row.failure for row in self.rows) else []
+        quantities = [Column("arm", "arm"), *self._all_columns(), *failed]
         titles = [column.key if raw else column.title for column in quantities]
         lines = [[_cell(column, row, raw=raw) for column in quantities] for row in self.rows]
         return [titles, *lines]
@@ -70,7 +71,7 @@ class Table:
         titles, *lines = ([cell.replace("|", "\\|") for cell in line] for line in self.grid())
         ruled = [titles, ["---", *("---:" for _ in titles[1:])], *lines]
         table = "\n".join(f"| {' | '.join(line)} |" for line in ruled)
-        return "\n\n".join([table, *self.notes]) + "\n"
+        return "\n\n".join([table, *self._sentences()]) + "\n"
 
     def as_text(self) -> str:
         """For the terminal: aligned columns and the notes."""
@@ -83,7 +84,7 @@ class Table:
             ).rstrip()
             for line in grid
         ]
-        return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
+        return "\n".join(["\n".join(lines), "", *self._sentences()]).rstrip()
 
     def as_records(self) -> list[dict[str, Any]]:
         """Every row as plain data."""
@@ -98,6 +99,9 @@ class Table:
             for row in self.rows
         ]
 
+    def _sentences(self) -> list[str]:
+        return [f"{row.arm} failed: {row.failure}" for row in self.rows if row.failure] + list(self.notes)
+
     def _all_columns(self) -> list[Column]:
         found: list[Column] = []
         for column in self.columns:
@@ -108,8 +112,6 @@ class Table:
             found.append(Column(f"ratio:{title}", f"x {title}", 3))
             if any(title in row.paper_ratios for row in self.rows):
                 found.append(Column(f"paper_ratio:{title}", "paper", 3))
-        if any(row.failure for row in self.rows):
-            found.append(Column("failure", "failed"))
         return found
 
 

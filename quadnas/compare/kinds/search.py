@@ -80,8 +80,7 @@ class Search(Experiment):
 
     def notes(self, records: Mapping[str, Sequence[Record]]) -> tuple[str, ...]:
         """The architectures that were found."""
-        found = (f"{arm}: {rows[0]['architecture']}" for arm, rows in records.items())
-        return ("Found with the first seed: " + "; ".join(found) + ".",)
+        return tuple(f"{arm} found {rows[0]['architecture']} first." for arm, rows in records.items())
 
     def draw(self, table: Table, records: Mapping[str, Sequence[Record]]) -> Figure:
         """Accuracy over latency, with the limits."""

@@ -132,7 +132,7 @@ def _clock(on_gpu: bool, threads: int, wall: Callable[[], float]) -> tuple[Calla
 
         return synchronized, "on the GPU"
     if threads == 1:
-        return time.thread_time, "one thread, its own CPU time"
+        return time.process_time, "one thread, its own CPU time"
     return wall, f"{threads} threads, wall-clock time"
 
 
