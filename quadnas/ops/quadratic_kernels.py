@@ -117,6 +117,7 @@ def forward_kernel(
     sizes: tl.tuple, x_strides: tl.tuple, y_strides: tl.tuple, x_step: constexpr, y_step: constexpr,
     channels: constexpr, side: constexpr, stride: constexpr, strip: constexpr, tile: constexpr, lanes: constexpr,
 ) -> None:  # fmt: skip
+    """(Wa*x + ba) o (Wb*x + bb) + (Wc*x + bc)."""
     pixels: constexpr = lanes // tile
     place = _place(tl.program_id(0) * pixels, tl.program_id(1), sizes, channels, strip, pixels, tile)
     sums = _branches(

@@ -12,6 +12,8 @@ thread owns a strip of neighbouring outputs of one channel, so that a loaded pix
 
 The strip runs along W and the lanes along C in channels-last; in contiguous memory the strip runs along H and the
 lanes along W, the same kernels on the transposed map. Only a gradient whose layout is not that of x is converted.
+A program's strips lie on neighbouring lines and share their halo in L1: 16 lines of strips of 14 read from L2 only
+twice what they own.
 Sums are in fp32, in an order that shapes alone decide: repeated calls give the same bits.
 """
 
@@ -26,7 +28,8 @@ from quadnas.ops import quadratic_kernels as kernels
 from quadnas.ops.quadratic_torch import Gradients, layout, output_shape
 
 CACHE_LINE_BYTES = 128
-MAX_TAP_SUMS = 84  # of a thread's 255 registers; 147, a 7x7 kernel in one pass, spills
+MAX_STRIP_SUMS = 28  # of a thread's 255 registers, for one channel of two
+MAX_TAP_SUMS = 84  # of the same, besides a strip; 147, a 7x7 kernel in one pass, spills
 TAP_PROGRAMS = 768  # two waves of three on each of an H100's 132 multiprocessors; more would cost workspace
 MIN_TAP_STEPS = 8  # per program, against the cost of its 3 * (K * K + 1) sums
 
@@ -57,12 +60,15 @@ class _Walk:
         return triton.cdiv(self.strips, pixels), triton.cdiv(channels, self.tile)
 
 
-def _walk(owner: Tensor, read: Tensor, channels_last: bool, multiple: int = 1) -> _Walk:
-    """Strips as long as a ``multiple`` allows, of the fewest threads: each costs about three outputs more."""
+def _walk(owner: Tensor, read: Tensor, channels_last: bool, sums: int, multiple: int = 1) -> _Walk:
+    """The strips for a kernel that holds ``sums`` numbers per position, in lengths of a ``multiple``.
+
+    The fewest threads are best, since each costs about three positions more, for its taps and halo.
+    """
     if not channels_last:
         owner, read = owner.mT, read.mT
-    lengths = [strip for strip in (8, 7, 4) if strip % multiple == 0] or [multiple]
-    strip = min(lengths, key=lambda strip: triton.cdiv(owner.shape[3], strip) * (strip + 3))
+    lengths = [n for n in (14, 8, 7, 4) if n * sums <= MAX_STRIP_SUMS and n % multiple == 0] or [multiple]
+    strip = min(lengths, key=lambda n: triton.cdiv(owner.shape[3], n) * (n + 3))
     line = CACHE_LINE_BYTES // owner.element_size()
     tile = min(line, triton.next_power_of_2(owner.shape[1])) if channels_last else 1
     return _Walk(owner, read, strip, tile)
@@ -98,7 +104,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """
     channels_last = layout(x) is torch.channels_last
     y = torch.empty(output_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=layout(x))
-    walk = _walk(y, x, channels_last)
+    walk = _walk(y, x, channels_last, sums=3)
     with torch.cuda.device_of(x):
         kernels.forward_kernel[walk.grid](
             walk.read, _taps(weight, channels_last), bias.contiguous(), walk.owner, *walk.geometry,
@@ -117,7 +123,7 @@ def backward(
     """
     channels_last, side = layout(x) is torch.channels_last, weight.shape[-1]
     dense = grad.contiguous(memory_format=layout(x))
-    walk = _walk(dense, x, channels_last)
+    walk = _walk(dense, x, channels_last, sums=2)
     grads = (torch.empty_like(walk.owner), torch.empty_like(walk.owner), walk.owner)
     taps = _taps(weight, channels_last)
     of_x, of_weight, of_bias = (operand.new_empty(0) for operand in (x, weight, bias))
@@ -127,14 +133,14 @@ def backward(
             side, stride, walk.strip, walk.tile, enable_fp_fusion=True,
         )  # fmt: skip
         if need_parameters:
-            sums = _parameter_sums(walk, grads, side, stride)
+            sums = _parameter_sums(_walk(dense, x, channels_last, sums=3), grads, side, stride)
             order = (0, 3, 1, 2) if channels_last else (0, 3, 2, 1)
             of_weight = sums[:, :-1].unflatten(1, (side, side)).permute(order).unsqueeze(2)
             of_weight = of_weight.to(weight.dtype).contiguous()
             of_bias = sums[:, -1].to(bias.dtype).contiguous()
         if need_x:
             of_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-            back = _walk(of_x, dense, channels_last, multiple=stride)
+            back = _walk(of_x, dense, channels_last, sums=1, multiple=stride)
             kernels.input_kernel[back.grid](
                 grads, taps, back.owner, *back.geometry,
                 side, stride, back.strip, back.tile, enable_fp_fusion=True,
