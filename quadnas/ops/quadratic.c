@@ -1,4 +1,4 @@
-/* Quadratic depthwise convolution, y = (Wa*x) o (Wb*x) + Wc*x, forward and backward, float32, channels-last.
+/* Quadratic depthwise convolution, y = (Wa*x) o (Wb*x) + Wc*x, forward and backward, in float32.
  *
  * A task is a block of LANES channels (one vector) of a part of the batch. It walks down an image row by row and
  * keeps the few rows that a kernel spans, of x and in the backward pass of g o b, g o a and g, in rings with zeros at
@@ -54,19 +54,26 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int64_t num;
 
 /* What Python hands over. Forward: grad is null; backward: y is null, and grad_x, or grad_weight and grad_bias, may
- * be. H and W are those of x; the output's are divided by the stride and rounded up. */
+ * be. H and W are those of x; the output's are divided by the stride and rounded up. Maps are (N, C, H, W) in memory
+ * if `planar`, else (N, H, W, C). */
 typedef struct {
-    const float *x, *weight, *bias, *grad;       /* (N, H, W, C), (3, C, K, K), (3, C), like y */
-    float *y, *grad_x, *grad_weight, *grad_bias; /* (N, OH, OW, C), like x, weight and bias */
-    num n, c, h, w, k, stride;
+    const float *x, *weight, *bias, *grad;       /* weight (3, C, K, K), bias (3, C), grad like y */
+    float *y, *grad_x, *grad_weight, *grad_bias; /* the gradients like x, weight and bias */
+    num n, c, h, w, k, stride, planar;
 } Call;
+
+/* Where the floats of x or y lie: so far apart are neighbouring pixels, and channels. */
+typedef struct {
+    num h, w, pixel, channel;
+} Map;
 
 typedef struct {
     const Call *call;
     vec *partial; /* (blocks, parts, 3 * ky * kx + 3): gradients of taps and biases, summed over a part of the batch */
     num *done;    /* (blocks): finished parts */
     num next, failed;
-    num blocks, parts, oh, ow;
+    num blocks, parts;
+    Map in, out;
     num dead_y, dead_x, ky, kx, pad_y, pad_x; /* taps further out than the map is long meet padding alone: left out */
     num ring, x_row, g_row, g_left;           /* rows in a ring, vectors in a row, zeros on the left of a row of g */
 } Job;
@@ -78,20 +85,39 @@ typedef struct {
     num channel, live;          /* the first channel, and how many lanes are channels */
 } Scratch;
 
-INLINE vec load(const float *from, num live) {
-    vec v = {0};
-    if (live == LANES) memcpy(&v, from, sizeof v);
-    else for (num i = 0; i < live; i++) v[i] = from[i];
-    return v;
-}
-
-INLINE void store(float *to, vec v, num live) {
-    if (live == LANES) memcpy(to, &v, sizeof v);
-    else for (num i = 0; i < live; i++) to[i] = v[i];
-}
-
 INLINE num min(num a, num b) { return a < b ? a : b; }
 INLINE num max(num a, num b) { return a > b ? a : b; }
+
+/* Where the first pixel of a row lies. */
+INLINE num row_of(const Job *j, const Scratch *s, const Map *map, num image, num row) {
+    return image * j->call->c * map->h * map->w + row * map->w * map->pixel + s->channel * map->channel;
+}
+
+/* One row into vectors. The next one is fetched ahead: its lines lie too far apart for the hardware to guess. */
+static void take(const Map *map, const float *from, vec *to, num live) {
+    if (map->channel != 1 || live < LANES) {
+        for (num lane = 0; lane < live; lane++)
+            for (num t = 0; t < map->w; t++) to[t][lane] = from[lane * map->channel + t * map->pixel];
+        return;
+    }
+    for (num t = 0; t < map->w; t++, from += map->pixel) {
+        __builtin_prefetch(from + map->w * map->pixel);
+        memcpy(to + t, from, sizeof *to);
+    }
+}
+
+/* Vectors to every `step`-th of `width` pixels. */
+INLINE void give(const Map *map, const vec *from, float *to, num width, num step, num live) {
+    if (map->channel != 1 || live < LANES) {
+        for (num lane = 0; lane < live; lane++)
+            for (num t = 0; t < width; t++) to[lane * map->channel + t * step * map->pixel] = from[t][lane];
+        return;
+    }
+    for (num t = 0; t < width; t++, to += step * map->pixel) {
+        __builtin_prefetch(to + map->w * map->pixel, 1);
+        memcpy(to, from + t, sizeof *from);
+    }
+}
 
 /* The first `branches` convolutions at `width` neighbouring outputs of row y. */
 INLINE void convolve(const Job *j, const Scratch *s, num y, num first, const int branches, const int width,
@@ -116,43 +142,38 @@ INLINE void convolve(const Job *j, const Scratch *s, num y, num first, const int
 }
 
 static void forward_row(const Job *j, const Scratch *s, num image, num y) {
-    const num c = j->call->c, tiles = (j->ow + TILE - 1) / TILE;
+    const Map *map = &j->out;
+    float *to = j->call->y + row_of(j, s, map, image, y);
+    const num tiles = (map->w + TILE - 1) / TILE;
     for (num tile = 0; tile < tiles; tile++) {
-        const num first = j->ow * tile / tiles, width = j->ow * (tile + 1) / tiles - first;
-        float *to = j->call->y + ((image * j->oh + y) * j->ow + first) * c + s->channel;
+        const num first = map->w * tile / tiles, width = map->w * (tile + 1) / tiles - first;
         vec out[3][TILE];
 #define FORWARD(count) convolve(j, s, y, first, 3, count, out)
         EACH(TILE, width, FORWARD)
-        for (num t = 0; t < width; t++, to += c) {
-            __builtin_prefetch(to + j->ow * c, 1); /* the next row: its lines lie too far apart for the hardware */
-            store(to, out[0][t] * out[1][t] + out[2][t], s->live);
-        }
+        for (num t = 0; t < width; t++) out[2][t] += out[0][t] * out[1][t];
+        give(map, out[2], to + first * map->pixel, width, 1, s->live);
     }
 }
 
 /* g o b, g o a and g of row y into the ring. */
 static void factor_row(const Job *j, const Scratch *s, num image, num y) {
-    const num c = j->call->c, tiles = (j->ow + TILE - 1) / TILE;
-    vec *g = s->g + (y & (j->ring - 1)) * 3 * j->g_row + j->g_left;
+    const Map *map = &j->out;
+    vec *a = s->g + (y & (j->ring - 1)) * 3 * j->g_row + j->g_left, *b = a + j->g_row, *g = b + j->g_row;
+    take(map, j->call->grad + row_of(j, s, map, image, y), g, s->live);
     vec sum[3] = {{0}, {0}, {0}};
+    const num tiles = (map->w + TILE - 1) / TILE;
     for (num tile = 0; tile < tiles; tile++) {
-        const num first = j->ow * tile / tiles, width = j->ow * (tile + 1) / tiles - first;
-        const float *from = j->call->grad + ((image * j->oh + y) * j->ow + first) * c + s->channel;
+        const num first = map->w * tile / tiles, width = map->w * (tile + 1) / tiles - first;
         vec out[3][TILE];
 #define FACTORS(count) convolve(j, s, y, first, 2, count, out)
         EACH(TILE, width, FACTORS)
-        for (num t = 0; t < width; t++, from += c) {
-            __builtin_prefetch(from + j->ow * c);
-            const vec grad = load(from, s->live), a = grad * out[1][t], b = grad * out[0][t];
-            g[first + t] = a;
-            g[j->g_row + first + t] = b;
-            g[2 * j->g_row + first + t] = grad;
-            sum[0] += a;
-            sum[1] += b;
-            sum[2] += grad;
+        for (num t = 0; t < width; t++) {
+            sum[0] += a[first + t] = g[first + t] * out[1][t];
+            sum[1] += b[first + t] = g[first + t] * out[0][t];
+            sum[2] += g[first + t];
         }
     }
-    for (int b = 0; b < 3; b++) s->sum[3 * j->ky * j->kx + b] += sum[b];
+    for (int i = 0; i < 3; i++) s->sum[3 * j->ky * j->kx + i] += sum[i];
 }
 
 /* Gradients of `width` neighbouring taps from one row of outputs and the row of x that they meet. */
@@ -161,7 +182,7 @@ INLINE void correlate(const Job *j, const vec *g, const vec *x, vec *total, cons
     vec sum[3][TILE];
     for (int b = 0; b < 3; b++)
         for (int t = 0; t < width; t++) sum[b][t] = (vec){0};
-    for (num o = 0; o < j->ow; o++, g++, x += stride) {
+    for (num o = 0; o < j->out.w; o++, g++, x += stride) {
         const vec a = g[0], b = g[j->g_row], c = g[2 * j->g_row];
         for (int t = 0; t < width; t++) {
             vec pixel = x[t];
@@ -197,7 +218,7 @@ INLINE void spread(const Job *j, const Scratch *s, num q, num first, num phase, 
     for (int t = 0; t < width; t++) sum[t] = (vec){0};
     for (num ky = from % stride; ky < j->ky && ky <= from; ky += stride) {
         const num y = (from - ky) / stride;
-        if (y >= j->oh) continue;
+        if (y >= j->out.h) continue;
         const vec *g = s->g + (y & (j->ring - 1)) * 3 * j->g_row + j->g_left + first;
         const vec *weight = s->weight + ky * j->kx;
         for (num kx = phase; kx < j->kx; kx += stride, g--)
@@ -210,42 +231,32 @@ INLINE void spread(const Job *j, const Scratch *s, num q, num first, num phase, 
 }
 
 static void input_row(const Job *j, const Scratch *s, num image, num q) {
-    const num c = j->call->c, w = j->call->w, stride = j->call->stride;
-    float *row = j->call->grad_x + (image * j->call->h + q) * w * c + s->channel;
+    const Map *map = &j->in;
+    const num stride = j->call->stride;
+    float *to = j->call->grad_x + row_of(j, s, map, image, q);
     for (num phase = 0; phase < stride; phase++) {
         const num begin = (max(0, j->pad_x - phase) + stride - 1) / stride;
-        const num columns = max(0, (w + j->pad_x - phase + stride - 1) / stride - begin);
+        const num columns = max(0, (map->w + j->pad_x - phase + stride - 1) / stride - begin);
         const num tiles = (columns + WIDE - 1) / WIDE;
         for (num tile = 0; tile < tiles; tile++) {
             const num first = begin + columns * tile / tiles;
             const num width = begin + columns * (tile + 1) / tiles - first;
-            float *to = row + (stride * first + phase - j->pad_x) * c;
             vec out[WIDE];
 #define SPREAD(count) spread(j, s, q, first, phase, count, out)
             EACH(WIDE, width, SPREAD)
-            for (num t = 0; t < width; t++, to += stride * c) {
-                __builtin_prefetch(to + w * c, 1);
-                store(to, out[t], s->live);
-            }
+            give(map, out, to + (stride * first + phase - j->pad_x) * map->pixel, width, stride, s->live);
         }
-    }
-}
-
-static void take_x_row(const Job *j, const Scratch *s, num image, num row) {
-    const num c = j->call->c, w = j->call->w;
-    const float *from = j->call->x + (image * j->call->h + row) * w * c + s->channel;
-    vec *to = s->x + (row & (j->ring - 1)) * j->x_row + j->pad_x;
-    for (num column = 0; column < w; column++, from += c) {
-        __builtin_prefetch(from + w * c);
-        to[column] = load(from, s->live);
     }
 }
 
 static void one_image(const Job *j, const Scratch *s, num image) {
     const Call *call = j->call;
     num taken = 0, given = 0;
-    for (num y = 0; y < j->oh; y++) {
-        for (; taken < min(call->h, call->stride * y + j->ky - j->pad_y); taken++) take_x_row(j, s, image, taken);
+    for (num y = 0; y < j->out.h; y++) {
+        for (; taken < min(call->h, call->stride * y + j->ky - j->pad_y); taken++) {
+            vec *to = s->x + (taken & (j->ring - 1)) * j->x_row + j->pad_x;
+            take(&j->in, call->x + row_of(j, s, &j->in, image, taken), to, s->live);
+        }
         if (!call->grad) {
             forward_row(j, s, image, y);
             continue;
@@ -253,7 +264,7 @@ static void one_image(const Job *j, const Scratch *s, num image) {
         factor_row(j, s, image, y);
         if (call->grad_weight) weight_row(j, s, y);
         if (call->grad_x)
-            for (; given < call->h && (y + 1 == j->oh || (given + j->pad_y) / call->stride <= y); given++)
+            for (; given < call->h && (y + 1 == j->out.h || (given + j->pad_y) / call->stride <= y); given++)
                 input_row(j, s, image, given);
     }
 }
@@ -323,6 +334,10 @@ static void work(void *shared) {
     free(s.weight);
 }
 
+static Map map_of(const Call *call, num h, num w) {
+    return (Map){h, w, call->planar ? 1 : call->c, call->planar ? h * w : 1};
+}
+
 /* Returns 0, or 1 where memory ran out. `parallel` is GOMP_parallel of the OpenMP runtime, or null: one thread. */
 int quadratic_depthwise(const Call *call, unsigned threads,
                         void (*parallel)(void (*)(void *), void *, unsigned, unsigned)) {
@@ -330,8 +345,8 @@ int quadratic_depthwise(const Call *call, unsigned threads,
     Job j = {.call = call, .ring = 1};
     j.blocks = (call->c + LANES - 1) / LANES;
     j.parts = min(call->n, (64 + (call->c + 15) / 16 - 1) / ((call->c + 15) / 16)); /* work for 64 threads */
-    j.oh = (call->h + stride - 1) / stride;
-    j.ow = (call->w + stride - 1) / stride;
+    j.in = map_of(call, call->h, call->w);
+    j.out = map_of(call, (call->h + stride - 1) / stride, (call->w + stride - 1) / stride);
     j.dead_y = max(0, half - (call->h - 1));
     j.dead_x = max(0, half - (call->w - 1));
     j.ky = call->k - 2 * j.dead_y;
@@ -342,7 +357,7 @@ int quadratic_depthwise(const Call *call, unsigned threads,
     j.x_row = call->w + 2 * j.pad_x;
     if (call->grad) {
         j.g_left = (j.kx - 1) / stride;
-        j.g_row = j.g_left + max(j.ow, (call->w - 1 + j.pad_x) / stride + 1);
+        j.g_row = j.g_left + max(j.out.w, (call->w - 1 + j.pad_x) / stride + 1);
         j.partial = lines(j.blocks * j.parts * (3 * j.ky * j.kx + 3) * sizeof(vec));
         j.done = calloc(j.blocks, sizeof *j.done);
     }

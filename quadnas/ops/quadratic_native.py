@@ -15,8 +15,7 @@ from quadnas.ops.quadratic_torch import Gradients, layout, output_shape
 
 _SOURCE = Path(__file__).with_name("quadratic.c")
 _TENSORS = ("x", "weight", "bias", "grad", "y", "grad_x", "grad_weight", "grad_bias")
-_NUMBERS = ("n", "c", "h", "w", "k", "stride")
-_CHANNELS_LAST = torch.channels_last
+_NUMBERS = ("n", "c", "h", "w", "k", "stride", "planar")
 _loading = threading.Lock()
 
 
@@ -35,9 +34,9 @@ def problem() -> str | None:
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """y in the layout of x."""
-    y = torch.empty(output_shape(x, stride), memory_format=_CHANNELS_LAST)
+    y = torch.empty(output_shape(x, stride), memory_format=layout(x))
     _call(x, weight, bias, stride, y=y)
-    return y.to(x.dtype).contiguous(memory_format=layout(x))
+    return y.to(x.dtype)
 
 
 def backward(
@@ -47,13 +46,11 @@ def backward(
     of_x, of_weight, of_bias = (torch.empty(0) for _ in range(3))
     wanted = {}
     if need_x:
-        wanted["grad_x"] = of_x = torch.empty(x.shape, memory_format=_CHANNELS_LAST)
+        wanted["grad_x"] = of_x = torch.empty(x.shape, memory_format=layout(x))
     if need_parameters:
         wanted["grad_weight"] = of_weight = torch.empty(weight.shape)
         wanted["grad_bias"] = of_bias = torch.empty(bias.shape)
-    _call(x, weight, bias, stride, grad=_dense(grad, _CHANNELS_LAST), **wanted)
-    if need_x:
-        of_x = of_x.contiguous(memory_format=layout(x))
+    _call(x, weight, bias, stride, grad=_dense(grad, layout(x)), **wanted)
     return of_x.to(x.dtype), of_weight.to(weight.dtype), of_bias.to(bias.dtype)
 
 
@@ -62,13 +59,14 @@ def _dense(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
 
 
 def _call(x: Tensor, weight: Tensor, bias: Tensor, stride: int, **others: Tensor) -> None:
+    planar = layout(x) is torch.contiguous_format
     operands = {
-        "x": _dense(x, _CHANNELS_LAST),
+        "x": _dense(x, layout(x)),
         "weight": _dense(weight, torch.contiguous_format),
         "bias": _dense(bias, torch.contiguous_format),
         **others,
     }
-    numbers = dict(zip(_NUMBERS, (*x.shape, weight.shape[-1], stride), strict=True))
+    numbers = dict(zip(_NUMBERS, (*x.shape, weight.shape[-1], stride, planar), strict=True))
     call = _Call(**{name: tensor.data_ptr() for name, tensor in operands.items()}, **numbers)
     failed = _library().quadratic_depthwise(ctypes.byref(call), torch.get_num_threads(), _parallel())
     if failed:

@@ -197,7 +197,7 @@ def test_a_kernel_that_computes_something_else_is_not_used(
     fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     text = SOURCE.read_text()
-    right, wrong = "sum[1] += b;", "sum[1] -= b;"
+    right, wrong = "sum[2] += g[first + t];", "sum[2] -= g[first + t];"
     assert text.count(right) == 1
     (tmp_path / "quadratic.c").write_text(text.replace(right, wrong))
     monkeypatch.setattr(quadratic_native, "_SOURCE", tmp_path / "quadratic.c")
