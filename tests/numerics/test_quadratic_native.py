@@ -192,6 +192,18 @@ def test_torch_takes_over_where_the_compiler_fails(
     assert backend == ("torch", f"{tmp_path / 'cc'} failed: cc: fatal error: no input")
 
 
+def test_ctrl_c_does_not_reach_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the rest of a step would be computed by torch, and a resumed run would differ."""
+    (tmp_path / "cc").write_text(
+        f"#!{sys.executable}\nimport os\nraise SystemExit(f'session {{os.getsid(0)}}')\n"
+    )
+    (tmp_path / "cc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="session [0-9]+") as refusal:
+        native.load_native(SOURCE)
+    assert f"session {os.getsid(0)}" not in str(refusal.value)
+
+
 @compiled
 def test_a_kernel_that_computes_something_else_is_not_used(
     fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
