@@ -199,7 +199,7 @@ def test_ctrl_c_does_not_reach_the_compiler(tmp_path: Path, monkeypatch: pytest.
     )
     (tmp_path / "cc").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MachineError, match="session [0-9]+") as refusal:
+    with pytest.raises(MachineError, match="session") as refusal:
         native.load_native(SOURCE)
     assert f"session {os.getsid(0)}" not in str(refusal.value)
 
