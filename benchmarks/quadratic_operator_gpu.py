@@ -99,6 +99,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--compile-for", type=int, nargs="+", default=(), metavar="CAPABILITY")
     options = parser.parse_args()
+    if not options.compile_for and not torch.cuda.is_available():
+        parser.error("times need a CUDA device; --compile-for needs none")
     for capability in options.compile_for:
         compile_for(capability, options.batch)
     if not options.compile_for:

@@ -1,6 +1,6 @@
-"""The Triton kernels of the quadratic convolution: in the interpreter, and compiled for GPUs that are not there.
+"""The Triton kernels of the quadratic convolution: in the interpreter, on a GPU, compiled for GPUs elsewhere.
 
-Both need a process of their own: the interpreter is chosen when triton is first imported, and a compiler without
+Each needs a process of its own: the interpreter is chosen when triton is first imported, and a compiler without
 its device stays so.
 """
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton, a Linux-only package, is not installed")
 
@@ -20,9 +21,9 @@ COMPILE = """
 import re
 import torch
 from benchmarks.ahead_of_time import compiled
-for capability, dtype in ((80, torch.float32), (90, torch.bfloat16)):
+for capability, dtype, side in ((80, torch.float32, 1), (90, torch.bfloat16, 3)):
     x = torch.empty(8, 64, 28, 28, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    for kernel in compiled(capability, x, 3):
+    for kernel in compiled(capability, x, side):
         atomics = len(re.findall(r"\\b(atom|red)\\.", kernel.ptx))
         print(capability, kernel.name, kernel.lanes, kernel.registers, kernel.spilled_bytes, atomics)
 """
@@ -43,9 +44,13 @@ def run(cache: Path, *arguments: str, interpret: bool) -> str:
     return done.stdout
 
 
-def test_the_kernels_compute_the_definition(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["interpreter", "GPU"])
+def test_the_kernels_compute_the_definition(where: str, tmp_path: Path) -> None:
+    if where == "GPU" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     cases = Path(__file__).with_name("triton_cases.py")
-    output = run(tmp_path, "-m", "pytest", "-p", "no:cacheprovider", str(cases), interpret=True)
+    interpret = where == "interpreter"
+    output = run(tmp_path, "-m", "pytest", "-p", "no:cacheprovider", str(cases), interpret=interpret)
     counts = re.search(r"(\d+) passed", output)
     assert counts is not None
     assert int(counts[1]) >= 20

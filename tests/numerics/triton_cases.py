@@ -1,9 +1,10 @@
-"""The quadratic convolution's Triton kernels in Triton's interpreter; test_quadratic_triton runs this file.
+"""The quadratic convolution's Triton kernels, in Triton's interpreter or else on a GPU.
 
-TRITON_INTERPRET acts when triton is first imported, so these tests need a process of their own.
+test_quadratic_triton runs this file, in a process of its own: TRITON_INTERPRET acts when triton is first imported.
 """
 
 import math
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from quadnas.ops import quadratic_triton
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 MARGIN = 4096
 
 
@@ -51,9 +53,9 @@ def operands(
     generator = torch.Generator().manual_seed(math.prod(shape) + side)
     n, c, h, w = shape
     y_shape = n, c, -(-h // stride), -(-w // stride)
-    x, grad = (torch.randn(s, generator=generator).to(dtype, memory_format=layout) for s in (shape, y_shape))
-    weight = torch.randn(3, c, 1, side, side, generator=generator) / side
-    return grad, x, weight.to(dtype), torch.randn(3, c, generator=generator).to(dtype)
+    shapes = y_shape, shape, (3, c, 1, side, side), (3, c)
+    grad, x, weight, bias = (torch.randn(s, generator=generator).to(DEVICE, dtype) for s in shapes)
+    return grad.to(memory_format=layout), x.to(memory_format=layout), weight / side, bias
 
 
 def assert_close(found: Tensor, wanted: Tensor, terms: int, roundings: int) -> None:
@@ -144,7 +146,7 @@ def test_gradients_of_another_layout_and_expanded_ones(layout: torch.memory_form
     grad, x, weight, bias = operands((2, 2, 5, 3), 3, 1, layout=layout)
     other = CONTIGUOUS if layout is CHANNELS_LAST else CHANNELS_LAST
     check(grad.contiguous(memory_format=other), x, weight, bias, 1)
-    check(torch.tensor(0.5).expand(grad.shape), x, weight, bias, 1)
+    check(torch.tensor(0.5, device=DEVICE).expand(grad.shape), x, weight, bias, 1)
 
 
 @pytest.mark.parametrize("layout", [CHANNELS_LAST, CONTIGUOUS])
@@ -162,7 +164,8 @@ def inside(tensor: Tensor) -> Tensor:
     """The same values between NaN: beyond the map's edges and those of the channels and the batch."""
     n, c, h, w = tensor.shape
     layout = CHANNELS_LAST if tensor.stride(1) == 1 else CONTIGUOUS
-    around = torch.full((n + 2, c + 2, h + 6, w + 6), math.nan, dtype=tensor.dtype).to(memory_format=layout)
+    shape = n + 2, c + 2, h + 6, w + 6
+    around = torch.full(shape, math.nan, dtype=tensor.dtype, device=DEVICE).to(memory_format=layout)
     around[1:-1, 1:-1, 3:-3, 3:-3] = tensor
     return around[1:-1, 1:-1, 3:-3, 3:-3]
 
@@ -179,7 +182,8 @@ class Fenced:
 
     def fence(self, tensor: Tensor) -> Tensor:
         """A copy with its strides."""
-        memory = torch.full((2 * MARGIN + tensor.numel(),), math.nan, dtype=tensor.dtype)
+        length = 2 * MARGIN + tensor.numel()
+        memory = torch.full((length,), math.nan, dtype=tensor.dtype, device=DEVICE)
         self.margins += [memory[:MARGIN], memory[-MARGIN:]]
         return memory.as_strided(tensor.shape, tensor.stride(), MARGIN).copy_(tensor)
 
