@@ -211,3 +211,13 @@ def test_refuses_a_gradient_that_does_not_fit() -> None:
         torch.ops.quadnas.quadratic_depthwise_backward(
             torch.zeros(2, 4, 3, 5), x, weight, bias, 1, True, True
         )
+
+
+def test_gives_shapes_without_data() -> None:
+    layer = QuadraticDepthwise(6, 5, stride=2).to("meta")
+    x = torch.empty(2, 6, 9, 8, device="meta", requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert y.shape == (2, 6, 5, 4)
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
