@@ -99,5 +99,5 @@ def compiled(capability: int, x: Tensor, kernel: int, stride: int = 1) -> list[C
     weight, bias = torch.empty(3, channels, 1, kernel, kernel), torch.empty(3, channels)
     with _compiling(capability) as found:
         y = quadratic_triton.forward(x, weight, bias, stride)
-        quadratic_triton.backward(y, x, weight, bias, stride)
+        quadratic_triton.backward(y, x, weight, bias, stride, need_x=True, need_parameters=True)
     return found

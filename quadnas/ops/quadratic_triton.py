@@ -115,7 +115,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
 
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int,
-    *, need_x: bool = True, need_parameters: bool = True,
+    *, need_x: bool, need_parameters: bool,
 ) -> Gradients:  # fmt: skip
     """The gradients of x (in its layout), weight and bias; an empty tensor for one that nobody needs.
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from quadnas.ops import quadratic_triton
+from quadnas.ops import quadratic, quadratic_triton
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -58,6 +58,12 @@ def operands(
     return grad.to(memory_format=layout), x.to(memory_format=layout), weight / side, bias
 
 
+def backward(grad: Tensor, *operands: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All gradients."""
+    x, weight, bias = operands
+    return quadratic_triton.backward(grad, x, weight, bias, stride, need_x=True, need_parameters=True)
+
+
 def assert_close(found: Tensor, wanted: Tensor, terms: int, roundings: int) -> None:
     """``roundings`` to found's dtype and sums of ``terms`` in fp32, relative to the largest element.
 
@@ -72,7 +78,7 @@ def assert_close(found: Tensor, wanted: Tensor, terms: int, roundings: int) -> N
 def check(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> None:
     """Forward and backward against the definition."""
     y = quadratic_triton.forward(x, weight, bias, stride)
-    gradients = quadratic_triton.backward(grad, x, weight, bias, stride)
+    gradients = backward(grad, x, weight, bias, stride=stride)
     wanted_y, wanted = expected(grad, x, weight, bias, stride=stride)
     taps = weight.shape[-1] ** 2
     assert y.dtype == x.dtype
@@ -125,20 +131,30 @@ def test_any_shape(
 def test_the_output_and_the_gradient_of_x_keep_the_layout(layout: torch.memory_format) -> None:
     grad, x, weight, bias = operands((2, 2, 4, 6), 3, 2, layout=layout)
     y = quadratic_triton.forward(x, weight, bias, 2)
-    of_x, _, _ = quadratic_triton.backward(grad, x, weight, bias, 2)
+    of_x, _, _ = backward(grad, x, weight, bias, stride=2)
     assert y.is_contiguous(memory_format=layout)
     assert of_x.stride() == x.stride()
 
 
 def test_only_the_gradients_that_are_needed() -> None:
     grad, x, weight, bias = operands((1, 2, 3, 3), 3, 1)
-    every = quadratic_triton.backward(grad, x, weight, bias, 1)
+    every = backward(grad, x, weight, bias, stride=1)
     only_x = quadratic_triton.backward(grad, x, weight, bias, 1, need_x=True, need_parameters=False)
     others = quadratic_triton.backward(grad, x, weight, bias, 1, need_x=False, need_parameters=True)
     assert torch.equal(only_x[0], every[0])
     assert [t.numel() for t in only_x[1:]] == [0, 0]
     assert others[0].numel() == 0
     assert all(torch.equal(a, b) for a, b in zip(others[1:], every[1:], strict=True))
+
+
+@pytest.mark.parametrize(("layout", "dtype"), [(CHANNELS_LAST, torch.float32), (CONTIGUOUS, torch.bfloat16)])
+def test_the_registered_operator_keeps_its_contract(
+    layout: torch.memory_format, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quadratic, "_implementation", lambda x: quadratic_triton)
+    _, x, weight, bias = operands((2, 2, 3, 5), 1, 2, dtype, layout)
+    leaves = [t.requires_grad_() for t in (x, weight.float().detach(), bias.float().detach())]
+    torch.library.opcheck(torch.ops.quadnas.quadratic_depthwise, (*leaves, 2))
 
 
 @pytest.mark.parametrize("layout", [CHANNELS_LAST, CONTIGUOUS])
@@ -152,10 +168,10 @@ def test_gradients_of_another_layout_and_expanded_ones(layout: torch.memory_form
 @pytest.mark.parametrize("layout", [CHANNELS_LAST, CONTIGUOUS])
 def test_shares_of_the_strips_add_up(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = operands((3, 2, 24, 17), 1, 1, layout=layout)
-    whole = quadratic_triton.backward(*arguments, 1)
+    whole = backward(*arguments, stride=1)
     monkeypatch.setattr(quadratic_triton, "MIN_TAP_STEPS", 1)
     check(*arguments, 1)
-    parts, again = (quadratic_triton.backward(*arguments, 1) for _ in range(2))
+    parts, again = (backward(*arguments, stride=1) for _ in range(2))
     assert not torch.equal(parts[1], whole[1])  # another order of the same sum
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
 
@@ -213,7 +229,7 @@ def test_nothing_is_read_or_written_beside_the_tensors(
     grad, x, weight, bias = operands(shape, side, stride, layout=layout)
     around = inside(x)
     y = quadratic_triton.forward(around, weight, fenced.fence(bias), stride)
-    found = quadratic_triton.backward(fenced.fence(grad), around, weight, fenced.fence(bias), stride)
+    found = backward(fenced.fence(grad), around, weight, fenced.fence(bias), stride=stride)
     wanted_y, wanted = expected(grad, x, weight, bias, stride=stride)
     for tensor, target in zip((y, *found), (wanted_y, *wanted), strict=True):
         torch.testing.assert_close(tensor.double(), target, rtol=1e-5, atol=1e-5)
