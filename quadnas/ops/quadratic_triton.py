@@ -14,7 +14,7 @@ The strip runs along W and the lanes along C in channels-last; in contiguous mem
 lanes along W, the same kernels on the transposed map. Only a gradient whose layout is not that of x is converted.
 A program's strips lie on neighbouring lines and share their halo in L1: 16 lines of strips of 14 read from L2 only
 twice what they own.
-Sums are in fp32, in an order that shapes alone decide: repeated calls give the same bits.
+Sums are in fp32, in an order that shape, layout and dtype decide: repeated calls give the same bits.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from quadnas.ops.quadratic_torch import Gradients, layout, output_shape
 CACHE_LINE_BYTES = 128
 MAX_STRIP_SUMS = 28  # of a thread's 255 registers, for one channel of two
 MAX_TAP_SUMS = 84  # of the same, besides a strip; 147, a 7x7 kernel in one pass, spills
-TAP_PROGRAMS = 768  # two waves of three on each of an H100's 132 multiprocessors; more would cost workspace
+TAP_PROGRAMS = 768  # three waves of two on each of an H100's 132 multiprocessors; more would cost workspace
 MIN_TAP_STEPS = 8  # per program, against the cost of its 3 * (K * K + 1) sums
 
 
@@ -88,7 +88,7 @@ def _parameter_sums(walk: _Walk, grads: tuple[Tensor, ...], side: int, stride: i
     programs = min(triton.cdiv(TAP_PROGRAMS, blocks * groups), triton.cdiv(steps, MIN_TAP_STEPS))
     share = triton.cdiv(steps, programs)
     shares = triton.cdiv(steps, share)
-    sums = torch.empty((shares, 3, side * side + 1, channels), device=walk.owner.device)
+    sums = torch.empty((shares, 3, side * side + 1, channels), dtype=torch.float32, device=walk.owner.device)
     kernels.taps_kernel[groups, shares, blocks](
         walk.read, grads, sums, share * pixels, *walk.geometry, side, stride, walk.strip, walk.tile, lanes, rows,
         num_warps=4, enable_fp_fusion=True,
