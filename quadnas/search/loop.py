@@ -25,7 +25,7 @@ from quadnas.search.strategy import STRATEGIES
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
 from quadnas.training.batch_norm import recompute_statistics
-from quadnas.training.device import compute_device
+from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.evaluation import evaluate
 from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
@@ -52,6 +52,7 @@ class Work:
             "device": problem.model.card,
             "scale from your measurements of the device": problem.model.scale,
             "data": self.data.identity,
+            **arithmetic(self.device),
         }
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from quadnas.errors import MachineError
+from quadnas.ops.quadratic import quadratic_backend
 from quadnas.training.launch import launched
 
 
@@ -20,3 +21,8 @@ def compute_device() -> torch.device:
             f"finds {count}; start torchrun with --nproc-per-node {count} at most"
         )
     return torch.device("cuda", index)
+
+
+def arithmetic(device: torch.device) -> dict[str, object]:
+    """What decides the last bits of a result there, for a run that must go on exactly as it began."""
+    return {"back-end of the quadratic convolution": quadratic_backend(device.type, torch.float32).name}

@@ -19,7 +19,7 @@ from quadnas.run.events import Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.space.model_spec import ModelSpec
-from quadnas.training.device import compute_device
+from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.distributed import ALONE, Ranks, SharedSession
 from quadnas.training.evaluation import Score, evaluate
 from quadnas.training.initial import start_from
@@ -113,7 +113,7 @@ def train_network(
     settings = validated(folder.settings, TrainSettings, str(folder.path))
     recipe = settings.recipe
     spec, data, size = prepare(settings, ranks)
-    inputs = {"data": data.identity}
+    inputs = {"data": data.identity, **arithmetic(compute_device())}
     session = SharedSession(ranks, folder, observe, stop, clock, settings.checkpoint_seconds, inputs)
     network = new_network(spec, settings.seed)
     checkpoint = session.resume()

@@ -280,5 +280,7 @@ def test_without_json_the_answer_is_for_people(place: Path, found: Found) -> Non
     assert str(found.run / "model.yaml") in text
     assert "on cortexA76" in quadnas("latency", found.run / "model.yaml", "--device", "cortexA76").out
     assert "81 architectures" in quadnas("spaces", "show", "tiny.yaml", "--device", "a100").out
-    assert quadnas("spaces", "list").out.splitlines()[0].startswith("quadranet ")
+    names = [line.split()[0] for line in quadnas("spaces", "list").out.splitlines()]
+    assert names == sorted(names)
+    assert "quadranet" in names
     assert "359 images" in quadnas("evaluate", found.run / "model.yaml", found.run / "model.safetensors").out

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+import torch
 from PIL import Image
 
 from quadnas.config import write_yaml
+from quadnas.ops.quadratic import quadratic_backend
 from quadnas.resources import locate
 from quadnas.run.folder import RunFolder
 from tests.cli.command import quadnas, write
@@ -23,6 +26,22 @@ def test_options_win_over_the_file(place: Path) -> None:
     assert (settings["epochs"], settings["seed"], settings["train_size"]) == (1, 3, 16)
     assert (settings["recipe"]["ema_decay"], settings["recipe"]["rate"]) == (0.5, 2e-3)
     assert "trained (last weights)" in answer.err
+
+
+def test_a_run_goes_on_with_the_arithmetic_it_began_with(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if quadratic_backend("cpu", torch.float32).name != "native":
+        pytest.skip("no C compiler, so there is one back-end alone")
+    write(place / "toy.yaml", write_yaml(toy_spec(QUADRA, QUADRA)))
+    write(place / "settings.yaml", SETTINGS)
+    train = ("train", "toy.yaml", "--config", "settings.yaml", "--epochs", 1, "--out", "run", "--json")
+    answer = quadnas(*train)
+    monkeypatch.setenv("QUADNAS_NATIVE", "0")
+    parts = "run goes on only with what it was started with", "back-end of the quadratic convolution changed"
+    quadnas("train", "--resume", "run").refused(2, *parts)
+    monkeypatch.delenv("QUADNAS_NATIVE")
+    assert quadnas("train", "--resume", "run", "--json").json == answer.json
 
 
 def test_a_wrong_file_is_refused_before_there_is_a_run(place: Path) -> None:
