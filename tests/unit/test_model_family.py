@@ -26,14 +26,6 @@ def mlp(d: int) -> int:
     return (4 * d * d + 4 * d) + (4 * d * d + d)
 
 
-def skip(stage: int, d: int) -> tuple[int, int]:
-    return 2 * d + mlp(d) + d, 8 * d * d
-
-
-def conv(stage: int, d: int) -> tuple[int, int]:
-    return (2 * d + 50 * d + d) + (2 * d + mlp(d) + d), 49 * d + 8 * d * d
-
-
 def quadra(stage: int, d: int) -> tuple[int, int]:
     return (2 * d + 3 * 50 * d + d) + (2 * d + mlp(d) + d), 3 * 49 * d + 8 * d * d
 
@@ -72,11 +64,6 @@ def swin(stage: int, d: int) -> tuple[int, int]:
     return 2 * d + attention + 2 * d + mlp(d), 4 * d * d + 2 * 49 * d + 8 * d * d
 
 
-def swin_scaled(stage: int, d: int) -> tuple[int, int]:
-    parameters, macs = swin(stage, d)
-    return parameters + 2 * d, macs
-
-
 def pyramid(width: int, depths: tuple[int, ...], block: Block, *, merging: bool = False) -> tuple[int, int]:
     """Parameters and MACs at 224x224 of stem, four stages and head, with 4x4 and then 2x2 patches."""
     dims = [width << stage for stage in range(4)]
@@ -96,9 +83,6 @@ def pyramid(width: int, depths: tuple[int, ...], block: Block, *, merging: bool 
 
 SIZES = {"xxs": 16, "xs": 32, "t": 64, "s": 96, "b": 128}
 DEPTHS = {12: (2, 2, 6, 2), 25: (2, 3, 18, 2), 36: (3, 3, 27, 3)}
-BLOCK24: dict[str, Block] = {
-    "skip": skip, "conv": conv, "quadra": quadra, "hor": hor, "swin": swin, "swin_scaled": swin_scaled,
-}  # fmt: skip
 EXPECTED: dict[str, tuple[int, int]] = {
     **{
         f"quadranet{blocks}_{size}": pyramid(width, depths, quadra)
@@ -126,11 +110,6 @@ EXPECTED: dict[str, tuple[int, int]] = {
         for size, width, depths in (
             ("tiny", 96, (2, 2, 6, 2)), ("small", 96, (2, 2, 18, 2)), ("base", 128, (2, 2, 18, 2))
         )
-    },
-    **{
-        f"block24_{name}_{width}": pyramid(width, (2, 2, 18, 2), block)
-        for name, block in BLOCK24.items()
-        for width in (64, 128)
     },
     "mobilenet_v2": (3_504_872, 300_774_272),  # torchvision's weights; table 4 of the paper says 3.4 M and 300 M
 }  # fmt: skip
