@@ -15,7 +15,7 @@ from quadnas.compare.figures import bars, ratio_panels, value_panel
 from quadnas.compare.machine import machine_text
 from quadnas.compare.networks import Count, NetworkExperiment, fingerprint, size_of
 from quadnas.compare.table import Column, Table, Value
-from quadnas.training.device import compute_device
+from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.standalone import new_network
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,7 +89,11 @@ class ThroughputWork(Work):
         self._experiment = experiment
         self._specs = experiment.specs()
         self._networks: dict[str, nn.Module] = {}
-        self.inputs: Mapping[str, object] = {"models": fingerprint(self._specs), "machine": machine_text()}
+        self.inputs: Mapping[str, object] = {
+            "models": fingerprint(self._specs),
+            "machine": machine_text(),
+            **arithmetic(compute_device()),
+        }
 
     def measure(self, unit: Unit, bench: Bench) -> Record:
         """One forward pass."""

@@ -27,6 +27,7 @@ from quadnas.network import require_size
 from quadnas.run.events import Event, Observer, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.space.model_spec import ModelSpec
+from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.recipe import Recipe
 from quadnas.training.standalone import TrainSettings, new_run, prepare, train_network, with_classes_of
 
@@ -122,7 +123,11 @@ class TrainingWork(Work):
         for spec in self._specs.values():
             require_size(spec.layers, self._size)
         self._images = len(data.training)
-        self.inputs: Mapping[str, object] = {"models": fingerprint(self._specs), "data": data.identity}
+        self.inputs: Mapping[str, object] = {
+            "models": fingerprint(self._specs),
+            "data": data.identity,
+            **arithmetic(compute_device()),
+        }
 
     def measure(self, unit: Unit, bench: Bench) -> Record:
         """Train one network with one seed, in a run folder of its own."""
