@@ -59,7 +59,9 @@ def latency(
     print_answer(answer, as_json, text)
     if answer["latency_ms"] is None:
         unpriced = dict.fromkeys(kernel["op"] for kernel in answer["kernels"] if kernel["ms"] is None)
-        raise CoverageError(f"{device} has no price for {', '.join(unpriced)} in {model}: no total can be given")
+        raise CoverageError(
+            f"{device} has no price for {', '.join(unpriced)} in {model}: no total can be given"
+        )
 
 
 def calibrate(

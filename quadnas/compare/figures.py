@@ -112,6 +112,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Sequence[str]) -> None:
                 f"  {column.text(published)}", (place, line), va="center", fontsize=8, color=PAPER, zorder=4
             )
     axes.set_xlim(0, reach)
+    axes.locator_params(axis="x", nbins=5)
 
 
 def _draw_points(axes: Axes, panel: Panel) -> None:

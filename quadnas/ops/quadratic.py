@@ -30,6 +30,9 @@ __all__ = [
     "quadratic_depthwise_eager",
 ]
 
+LARGEST_IN_TRITON = 13
+"""Its kernels unroll every tap, so that a larger side would compile for minutes; torch computes those."""
+
 
 class Backend(NamedTuple):
     """What computes the operator, ``native``, ``triton`` or ``torch``, and why it is this one."""
@@ -64,9 +67,9 @@ def _triton() -> Any:
     return quadratic_triton
 
 
-def _implementation(x: Tensor) -> Any:
+def _implementation(x: Tensor, weight: Tensor) -> Any:
     name = quadratic_backend(x.device.type, x.dtype).name if x.numel() else "torch"
-    if name == "triton":
+    if name == "triton" and weight.shape[-1] <= LARGEST_IN_TRITON:
         return _triton()
     return quadratic_native if name == "native" else quadratic_torch
 
@@ -91,7 +94,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> None:
 @torch.library.custom_op("quadnas::quadratic_depthwise", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     _check(x, weight, bias, stride)
-    return _implementation(x).forward(x, weight, bias, stride)  # type: ignore[no-any-return]
+    return _implementation(x, weight).forward(x, weight, bias, stride)  # type: ignore[no-any-return]
 
 
 @_forward.register_fake
@@ -109,7 +112,7 @@ def _backward(
         raise ValueError(
             f"a gradient of {grad.dtype} {tuple(grad.shape)} on {grad.device} does not fit the output"
         )
-    implementation, needs = _implementation(x), {"need_x": need_x, "need_parameters": need_parameters}
+    implementation, needs = _implementation(x, weight), {"need_x": need_x, "need_parameters": need_parameters}
     return implementation.backward(grad, x, weight, bias, stride, **needs)  # type: ignore[no-any-return]
 
 
