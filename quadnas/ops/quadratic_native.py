@@ -4,6 +4,7 @@ import ctypes
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from quadnas.ops.quadratic_torch import Gradients, layout, output_shape
 _SOURCE = Path(__file__).with_name("quadratic.c")
 _TENSORS = ("x", "weight", "bias", "grad", "y", "grad_x", "grad_weight", "grad_bias")
 _NUMBERS = ("n", "c", "h", "w", "k", "stride", "planar")
+_FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are: C writes there
 _loading = threading.Lock()
 
 
@@ -34,7 +36,7 @@ def problem() -> str | None:
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """y in the layout of x."""
-    y = torch.empty(output_shape(x, stride), memory_format=layout(x))
+    y = torch.empty(output_shape(x, stride), **_FLOATS, memory_format=layout(x))
     _call(x, weight, bias, stride, y=y)
     return y.to(x.dtype)
 
@@ -43,13 +45,13 @@ def backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: int, *, need_x: bool, need_parameters: bool
 ) -> Gradients:
     """The gradients of x (in its layout), weight and bias; an empty tensor for one that nobody needs."""
-    of_x, of_weight, of_bias = (torch.empty(0) for _ in range(3))
+    of_x, of_weight, of_bias = (torch.empty(0, **_FLOATS) for _ in range(3))
     wanted = {}
     if need_x:
-        wanted["grad_x"] = of_x = torch.empty(x.shape, memory_format=layout(x))
+        wanted["grad_x"] = of_x = torch.empty(x.shape, **_FLOATS, memory_format=layout(x))
     if need_parameters:
-        wanted["grad_weight"] = of_weight = torch.empty(weight.shape)
-        wanted["grad_bias"] = of_bias = torch.empty(bias.shape)
+        wanted["grad_weight"] = of_weight = torch.empty(weight.shape, **_FLOATS)
+        wanted["grad_bias"] = of_bias = torch.empty(bias.shape, **_FLOATS)
     _call(x, weight, bias, stride, grad=_dense(grad, layout(x)), **wanted)
     return of_x.to(x.dtype), of_weight.to(weight.dtype), of_bias.to(bias.dtype)
 
@@ -97,9 +99,9 @@ def _state() -> str | None:
 
 
 def _agrees_with_torch() -> bool:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     x, weight, bias, grad = (
-        torch.randn(shape, generator=generator)
+        torch.randn(shape, generator=generator, **_FLOATS)
         for shape in ((2, 19, 6, 5), (3, 19, 1, 3, 3), (3, 19), (2, 19, 3, 3))
     )
     needs = {"need_x": True, "need_parameters": True}

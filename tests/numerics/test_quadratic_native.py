@@ -126,6 +126,22 @@ def test_the_width_of_the_vectors_changes_no_bit(fresh: None, monkeypatch: pytes
 
 
 @compiled
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_defaults_of_torch_change_nothing(dtype: torch.dtype) -> None:
+    """C writes float32 into what Python allocates: in the default dtype that would be too little, or misread."""
+    tensors = operands(2, 20, 9, 8, kernel=3, stride=1)
+    exact = results(quadratic_native, tensors, 1)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            found, agrees = results(quadratic_native, tensors, 1), quadratic_native._agrees_with_torch()
+    finally:
+        torch.set_default_dtype(before)
+    assert all(map(torch.equal, found, exact)) and agrees
+
+
+@compiled
 def test_two_threads_call_at_once() -> None:
     inputs = [operands(2, 40, 12, 12, kernel=7, stride=1, seed=seed) for seed in range(6)]
     expected = [results(quadratic_native, tensors, 1) for tensors in inputs]
