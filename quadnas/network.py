@@ -1,12 +1,14 @@
 """Architecture or model spec -> plain network and its kernels; no supernet code inside."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from operator import mul
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from quadnas.blocks.base import block_of
 from quadnas.errors import ConfigError
@@ -15,6 +17,19 @@ from quadnas.latency.model import LatencyModel
 from quadnas.ops.drop_path import DropPath
 from quadnas.space.layer import Layer
 from quadnas.space.search_space import SearchSpace, Slot
+
+
+@contextmanager
+def _statistics_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """A layer that is computed again does not count its batch again: the running statistics stay."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 class _Sequence(nn.Module):
@@ -30,9 +45,11 @@ class _Sequence(nn.Module):
         self.checkpointing = False
 
     def _run(self, layer: nn.Module, x: Tensor) -> Tensor:
-        again = self.checkpointing and self.training
-        output: Tensor = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
-        return output
+        if not (self.checkpointing and self.training):
+            return layer(x)  # type: ignore[no-any-return]
+        norms = [module for module in layer.modules() if isinstance(module, _BatchNorm)]
+        contexts = (lambda: (nullcontext(), _statistics_kept(norms))) if norms else noop_context_fn
+        return checkpoint(layer, x, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
 
     def set_drop_path(self, maximum: float) -> None:
         """Stochastic depth with rates that rise linearly from 0 in the first residual block to ``maximum``.

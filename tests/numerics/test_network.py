@@ -1,5 +1,7 @@
 """Networks as a whole: stochastic depth by position, gradient checkpointing, the body as a backbone."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -65,6 +67,20 @@ def test_gradient_checkpointing_changes_the_memory_and_not_one_bit_of_the_gradie
     borders = 4 * 4 * (3 * 64 * 64 + 3 * 8 * 16 * 16 + 3 * 16 * 8 * 8 + 2 * 24 * 4 * 4)
     assert kept[1] == pytest.approx(borders, rel=0.01)
     assert kept[0] > 3 * kept[1]
+
+
+def test_gradient_checkpointing_counts_a_batch_once() -> None:
+    """Running statistics of batch normalisation: a second update by the repeated pass would change both."""
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = Network(layers())
+    repeated = copy.deepcopy(plain)
+    repeated.checkpointing = True
+    for network in (plain, repeated):
+        for _ in range(2):
+            forward_backward(network, images)
+    found, expected = dict(repeated.named_buffers()), dict(plain.named_buffers())
+    statistics = [name for name in expected if name.endswith(("running_mean", "running_var"))]
+    assert statistics and all(torch.equal(found[name], expected[name]) for name in statistics)
 
 
 def test_nothing_is_checkpointed_in_evaluation() -> None:
