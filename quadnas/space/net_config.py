@@ -151,6 +151,8 @@ def write_net_config(spec: ModelSpec) -> str:
 
     Raises ConfigError naming the first layer that the schema has no words for.
     """
+    if len(spec.layers) < 3:
+        raise ConfigError(f"a net.config holds at least three layers; {spec.name} has {len(spec.layers)}")
     first, *blocks, mix, head = spec.layers
     found = {
         "first_conv": _conv(0, first),

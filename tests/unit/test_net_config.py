@@ -166,6 +166,12 @@ def test_another_network_cannot_be_written(model: str) -> None:
         write_net_config(find_model(model))
 
 
+def test_a_network_of_two_layers_cannot_be_written() -> None:
+    short = (LAYERS[0], LAYERS[-1])
+    with pytest.raises(ConfigError, match=r"at least three layers; small has 2"):
+        write_net_config(read(SMALL).model_copy(update={"layers": short, "name": "small"}))
+
+
 def test_a_block_with_more_than_the_schema_says_cannot_be_written() -> None:
     spec = read(SMALL)
     odd = LAYERS[1].model_copy(update={"arguments": {"kernel": 3, "expansion": 1, "gate": True}})
