@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from quadnas.cli_options import Json, Resume, check_resumable, print_answer, require_command, unused_folder
+from quadnas.cli_options import (
+    Json,
+    Resume,
+    check_resumable,
+    print_answer,
+    require_command,
+    require_one_process,
+    unused_folder,
+)
 from quadnas.errors import ConfigError
 
 
@@ -17,6 +25,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Run an experiment: all its arms side by side, in one table, one picture and one page."""
+    require_one_process("compare")
     if resume:
         check_resumable(resume, out)
     elif file is None:

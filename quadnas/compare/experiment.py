@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from quadnas.compare.table import Column, Row, Table, Value, ratios
 from quadnas.config import Settings, read_mapping, validated
@@ -23,6 +23,20 @@ Record = dict[str, Any]
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 """A plain name, for it also names a folder."""
+
+T = TypeVar("T")
+
+
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """The values; raises ValueError if one stands twice, which would be measured once and counted as two."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value} stands twice; give each once")
+    return values
+
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(distinct)]
+"""A repetition for each."""
 
 
 class Arm(Settings):

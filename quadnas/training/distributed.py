@@ -197,7 +197,5 @@ class SharedSession(Session):
 
     def _interrupt(self, signal_number: int | None) -> None:
         if signal_number is not None:
-            self._ranks.highest(
-                0
-            )  # torchrun ends all as soon as one has ended: not before the commit is done
+            self._ranks.highest(0)  # torchrun ends all once one has ended: not before the commit is done
         super()._interrupt(signal_number)

@@ -272,3 +272,8 @@ def test_a_mistake_in_a_network_names_the_arm_and_the_key(place: Path) -> None:
     wrong: Any = GRID.replace("depths: [2, 3]", "depth: [2, 3]")
     write(place / "my.yaml", wrong)
     quadnas("compare", "my.yaml").refused(2, "arms.deep.network", "'depth'", "did you mean")
+
+
+def test_a_seed_twice_is_no_repetition(place: Path) -> None:
+    write(place / "my.yaml", TRAINING.replace("seeds: [0, 1]", "seeds: [1, 1]"))
+    quadnas("compare", "my.yaml").refused(2, "seeds", "1 stands twice")

@@ -7,6 +7,7 @@ from scipy.stats import norm
 from quadnas.compare.experiment import Bench, Unit, experiment_from
 from quadnas.compare.kinds.xor import QuadraticNeuron, SignRule, Xor, bayes_accuracy, build, clusters
 from quadnas.compare.table import Table
+from quadnas.errors import ConfigError
 
 UNUSED = Bench.__new__(Bench)
 CORNERS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -77,3 +78,18 @@ def test_the_picture_has_a_panel_for_every_arm_and_spread() -> None:
     figure = experiment.draw(experiment.table(records, {}), experiment.by_arm(records))
     assert len(figure.axes) == 2 * len(experiment.arms)
     assert all(axes.collections for axes in figure.axes)
+
+
+def test_a_spread_of_many_digits_has_a_panel_too() -> None:
+    experiment = xor(sigmas=[1 / 3], starts=1, test_points=400, steps=5)
+    work = experiment.prepare()
+    records = {unit: work.measure(unit, UNUSED) for unit in experiment.units()}
+    assert {record["sigma"] for record in records.values()} == {1 / 3}
+    assert experiment.draw(experiment.table(records, {}), experiment.by_arm(records)).axes
+
+
+def test_no_spread_or_one_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sigmas: .*0\.3 stands twice"):
+        xor(sigmas=[0.3, 0.5, 0.3])
+    with pytest.raises(ConfigError, match="sigmas"):
+        xor(sigmas=[])

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from statistics import fmean, stdev
-from typing import Annotated, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from quadnas.compare.experiment import KINDS, Arm, ArmName, Bench, Experiment, Record, Unit, Work
+from quadnas.compare.experiment import KINDS, Arm, ArmName, Bench, Experiment, Record, Seeds, Unit, Work
 from quadnas.compare.figures import PAPER
 from quadnas.compare.networks import cost_columns, latencies_ms, latency_key, require_devices, size_of
 from quadnas.compare.table import Column, Table, Value
@@ -18,8 +18,6 @@ from quadnas.run.folder import RunFolder
 from quadnas.search import loop
 from quadnas.search.settings import SearchSettings
 from quadnas.space.model_spec import load_model_spec
-
-Seed = Annotated[int, Field(ge=0)]
 
 
 class SearchArm(Arm):
@@ -37,7 +35,7 @@ class Search(Experiment):
 
     arms: Mapping[ArmName, SearchArm]
     search: dict[str, Any]
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     devices: tuple[str, ...] = ()
 
     def settings(self, arm: str, seed: int) -> SearchSettings:

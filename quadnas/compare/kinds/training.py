@@ -3,12 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median, stdev
-from typing import Annotated
 
 from matplotlib.figure import Figure
-from pydantic import Field
 
-from quadnas.compare.experiment import KINDS, Bench, Record, Unit, Work
+from quadnas.compare.experiment import KINDS, Bench, Record, Seeds, Unit, Work
 from quadnas.compare.figures import bars, points_panel, value_panel
 from quadnas.compare.networks import (
     Count,
@@ -31,8 +29,6 @@ from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.recipe import Recipe
 from quadnas.training.standalone import TrainSettings, new_run, prepare, train_network, with_classes_of
 
-Seed = Annotated[int, Field(ge=0)]
-
 
 @KINDS.register("training")
 class Training(NetworkExperiment):
@@ -46,7 +42,7 @@ class Training(NetworkExperiment):
     train_size: Count | None = None
     train_images: Count | None = None
     epochs: Count
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     recipe: Recipe = Recipe()
     devices: tuple[str, ...] = ()
 

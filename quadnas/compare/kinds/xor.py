@@ -13,11 +13,21 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quadnas.compare.experiment import KINDS, Arm, ArmName, Bench, Experiment, Record, Unit, Work
+from quadnas.compare.experiment import (
+    KINDS,
+    Arm,
+    ArmName,
+    Bench,
+    Experiment,
+    Record,
+    Unit,
+    Work,
+    distinct,
+)
 from quadnas.compare.table import Column, Table, Value
 from quadnas.data.order import stable_seed
 
@@ -90,7 +100,7 @@ class Xor(Experiment):
     """Full-batch Adam on ``train_points`` points from ``starts`` initialisations, tested on ``test_points``."""
 
     arms: Mapping[ArmName, XorArm]
-    sigmas: tuple[Positive, ...]
+    sigmas: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(distinct)]
     train_points: Count = 400
     test_points: Count = 20_000
     rate: Positive = 0.05
@@ -104,7 +114,7 @@ class Xor(Experiment):
 
     def units(self) -> tuple[Unit, ...]:
         """Every arm at every spread."""
-        return tuple(Unit(arm, f"sigma{sigma:g}") for arm in self.arms for sigma in self.sigmas)
+        return tuple(Unit(arm, f"sigma{sigma}") for arm in self.arms for sigma in self.sigmas)
 
     def columns(self) -> tuple[Column, ...]:
         """Mean and worst test accuracy at every spread."""
@@ -112,8 +122,8 @@ class Xor(Experiment):
             column
             for sigma in self.sigmas
             for column in (
-                Column(f"mean_{sigma:g}", f"sigma {sigma:g}: mean, %", 2, 100),
-                Column(f"worst_{sigma:g}", "worst start, %", 2, 100),
+                Column(f"mean_{sigma}", f"sigma {sigma:g}: mean, %", 2, 100),
+                Column(f"worst_{sigma}", "worst start, %", 2, 100),
             )
         ]
         return (*accuracies, Column("parameters", "parameters", 0))
@@ -122,8 +132,8 @@ class Xor(Experiment):
         """Over the starts."""
         row: dict[str, Value] = {"parameters": records[0]["parameters"]}
         for record in records:
-            row[f"mean_{record['sigma']:g}"] = fmean(record["accuracies"])
-            row[f"worst_{record['sigma']:g}"] = min(record["accuracies"])
+            row[f"mean_{record['sigma']}"] = fmean(record["accuracies"])
+            row[f"worst_{record['sigma']}"] = min(record["accuracies"])
         return row
 
     def notes(self, records: Mapping[str, Sequence[Record]]) -> tuple[str, ...]:
