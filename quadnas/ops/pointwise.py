@@ -34,13 +34,13 @@ class _QuadraticLinear(torch.autograd.Function):
         x, weight, bias = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         grads_out = (grad * F.linear(x, weight[1], bias[1]), grad * F.linear(x, weight[0], bias[0]), grad)
-        rows = x.flatten(0, -2)
+        rows, *flat = (t.reshape(-1, t.shape[-1]) for t in (x, *grads_out))
         return (
             sum((g @ w for g, w in zip(grads_out[1:], weight[1:], strict=True)), grads_out[0] @ weight[0])
             if need_x
             else None,
-            torch.stack([g.flatten(0, -2).T @ rows for g in grads_out]) if need_weight else None,
-            torch.stack([g.flatten(0, -2).sum(0) for g in grads_out]) if need_bias else None,
+            torch.stack([g.T @ rows for g in flat]) if need_weight else None,
+            torch.stack([g.sum(0) for g in flat]) if need_bias else None,
         )
 
 

@@ -17,7 +17,7 @@ def operands(*batch: int) -> tuple[Tensor, Tensor, Tensor]:
     return normal(*batch, 4), normal(3, 5, 4), normal(3, 5)
 
 
-@pytest.mark.parametrize("batch", [(3,), (2, 3), (2, 3, 2)])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (2, 3, 2)])
 def test_equals_its_definition_and_finite_differences(batch: tuple[int, ...]) -> None:
     x, weight, bias = operands(*batch)
     a, b, c = (torch.einsum("...i,oi->...o", x, w) + v for w, v in zip(weight, bias, strict=True))
