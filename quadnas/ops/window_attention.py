@@ -173,7 +173,7 @@ def window_attention_operators(channels: int, height: int, width: int, shift: in
     back = [
         on_map("transpose", channels, channels),
         *roll,
-        *([Kernel("slice", height, width, (channels,), channels)] if padded else []),
+        *([on_map("slice", channels, channels)] if padded else []),
         Kernel("conv", height, width, (channels,), channels),
     ]
     scores = chain(*([Operator(kernel, (-1,))] for kernel in front))

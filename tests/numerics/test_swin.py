@@ -254,8 +254,9 @@ def test_the_operators_of_a_shifted_block_with_their_edges() -> None:
         (on_map("conv", 64, 64), (9,)),
         (Kernel("add", 14, 21, (64, 64), 64), (-1, 10)),
     ]
-    padded = [o.kernel.op for o in Swin(shift=3, expansion=4).operators(Ports(64, 64, 1), 14, 20)]
-    assert padded[1:3] == ["pad", "roll"] and padded[10:12] == ["roll", "slice"]
+    padded = [o.kernel for o in Swin(shift=3, expansion=4).operators(Ports(64, 64, 1), 14, 20)]
+    assert padded[1:3] == [Kernel("pad", 14, 20, (64,), 64), on_map("roll", 64, 64)]
+    assert padded[10:12] == [on_map("roll", 64, 64), on_map("slice", 64, 64)]
 
 
 def test_odd_maps_are_padded_before_merging_and_other_strides_refused() -> None:
