@@ -85,10 +85,10 @@ def require_one_process(command: str) -> None:
 
 def require_command(folder: "RunFolder", command: str) -> None:
     """Raise ConfigError if the run was written by another command than this one."""
-    found = "compare" if "kind" in folder.settings else "train" if "model" in folder.settings else "search"
-    if found != command:
+    if folder.command != command:
         raise ConfigError(
-            f"{folder.path} was not written by quadnas {command}; quadnas {found} --resume goes on with it"
+            f"{folder.path} was not written by quadnas {command}; quadnas {folder.command} --resume goes on with "
+            "it"
         )
 
 

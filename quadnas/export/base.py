@@ -94,10 +94,14 @@ def _spec_jobs(source: Path, out: Path) -> list[_Job]:
 
 
 def _run_jobs(run: Path, out: Path) -> list[_Job]:
-    RunFolder.open(run)
+    command = RunFolder.open(run).command
+    if command == "compare":
+        raise ConfigError(
+            f"{run} is an experiment, which has no one network; export an arm of it, {run}/arms/ARM"
+        )
     if not (run / INHERITED).is_file():
         raise ConfigError(
-            f"{run} holds no derived network yet; finish the search with quadnas search --resume {run}"
+            f"{run} holds no finished network yet; go on with it by quadnas {command} --resume {run}"
         )
     spec = load_model_spec(run / MODEL)
     both = ((INHERITED, out), (RETRAINED, out.with_stem(f"{out.stem}-retrained")))

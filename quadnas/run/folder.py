@@ -85,6 +85,11 @@ class RunFolder:
             raise DataError(f"{file} has the format {body['format']!r}; this version reads {FORMAT!r}")
         return cls(path, body["settings"])
 
+    @property
+    def command(self) -> str:
+        """Which command of quadnas wrote it and goes on with it: search, train or compare."""
+        return "compare" if "kind" in self.settings else "train" if "model" in self.settings else "search"
+
     def __enter__(self) -> Self:
         """Take the lock and clear what a killed writer left half-done; raises MachineError if it is taken."""
         self._lock.acquire()

@@ -367,16 +367,22 @@ def test_an_export_of_what_is_unfinished_or_damaged_writes_nothing(place: Path, 
     quadnas("export", found.run, "--to", "onyx").refused(2, "unknown export target 'onyx'", "allowed: ")
     RunFolder.create(place / "young", json.loads((found.run / "run.json").read_text())["settings"])
     quadnas("export", "young").refused(
-        2, "young holds no derived network yet", "quadnas search --resume young"
+        2, "young holds no finished network yet", "quadnas search --resume young"
     )
+    for name, settings, hint in (
+        ("begun", {"model": {}}, "quadnas train --resume begun"),
+        ("paper", {"kind": "xor"}, "export an arm of it, paper/arms/ARM"),
+    ):
+        RunFolder.create(place / name, settings)
+        quadnas("export", name).refused(2, hint)
     run = Path(shutil.copytree(found.run, place / "run"))
     whole = (run / "retrained.safetensors").read_bytes()
     (run / "retrained.safetensors").write_bytes(whole[:-1])
     quadnas("export", "run").refused(4, "run/retrained.safetensors", "not an intact")
     (run / "retrained.safetensors").unlink()
     (run / "model.safetensors").unlink()
-    quadnas("export", "run").refused(2, "holds no derived network yet")
-    nothing_left(place, "young", "run")
+    quadnas("export", "run").refused(2, "holds no finished network yet")
+    nothing_left(place, "young", "begun", "paper", "run")
 
 
 def test_measured_networks_that_cannot_be_used(place: Path) -> None:
