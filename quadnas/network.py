@@ -8,7 +8,7 @@ from operator import mul
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from quadnas.blocks.base import block_of
 from quadnas.errors import ConfigError
@@ -48,8 +48,11 @@ class _Sequence(nn.Module):
         if not (self.checkpointing and self.training):
             return layer(x)  # type: ignore[no-any-return]
         norms = [module for module in layer.modules() if isinstance(module, _BatchNorm)]
-        contexts = (lambda: (nullcontext(), _statistics_kept(norms))) if norms else noop_context_fn
-        return checkpoint(layer, x, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
+        if not norms or torch.compiler.is_compiling():  # torch.compile refuses contexts, and updates once
+            return checkpoint(layer, x, use_reentrant=False)  # type: ignore[no-any-return]
+        return checkpoint(  # type: ignore[no-any-return]
+            layer, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(norms))
+        )
 
     def set_drop_path(self, maximum: float) -> None:
         """Stochastic depth with rates that rise linearly from 0 in the first residual block to ``maximum``.

@@ -115,3 +115,15 @@ def test_a_whole_network_compiles_without_a_break_and_is_the_same_function() -> 
     images = torch.randn(2, 3, 64, 64)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), network(images))
+
+
+def test_gradient_checkpointing_compiles_without_a_break() -> None:
+    plain = Network(layers())
+    repeated = copy.deepcopy(plain)
+    repeated.checkpointing = True
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    forward_backward(plain, images)
+    torch.compile(repeated, backend="aot_eager", fullgraph=True)(images).sum().backward()
+    for found, expected in zip(repeated.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+    torch.testing.assert_close(dict(repeated.named_buffers()), dict(plain.named_buffers()))
