@@ -12,7 +12,9 @@ def machine_text() -> str:
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     else:
-        device = f"{_cpu_name()}, {len(os.sched_getaffinity(0))} cores"
+        known = hasattr(os, "sched_getaffinity")  # not on macOS
+        cores = len(os.sched_getaffinity(0)) if known else os.cpu_count()
+        device = f"{_cpu_name()}, {cores} cores"
     return f"{device}; torch {torch.__version__}"
 
 

@@ -182,7 +182,7 @@ def load_data(text: str, *, root: Path | None = None, limit: int | None = None) 
     if len(order) < 2 * len(pools.classes):
         raise ConfigError(
             f"{len(order)} training images for the {len(pools.classes)} classes of {text}: "
-            "at least two per class are needed; give more images or a larger limit"
+            "at least two per class are needed; give more images, or a larger train_images"
         )
     held_out = round(len(order) * HELD_OUT_SHARE)
     return DataSet(

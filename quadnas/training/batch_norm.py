@@ -15,8 +15,8 @@ BATCHES = 50
 def recompute_statistics(network: nn.Module, split: Split, *, batch_size: int, size: int, seed: int) -> None:
     """Replace the running statistics by the means over ``BATCHES`` training batches of ``size`` pixels.
 
-    In a supernet they mix all paths that were sampled, and an average of weights has none of its own. Does nothing
-    without batch normalisation. Source: Once-for-All (arXiv 1908.09791), BigNAS (arXiv 2003.11142) section 3.
+    In a supernet they mix all paths that were sampled. Does nothing without batch normalisation.
+    Source: Once-for-All (arXiv 1908.09791), BigNAS (arXiv 2003.11142) section 3.
     """
     batches = batch_stream(split, batch_size, size=size, seed=seed, start=0, augmentation=NO_AUGMENTATION)
     update_bn((batch.images for batch in islice(batches, BATCHES)), network)
