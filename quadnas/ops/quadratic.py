@@ -158,8 +158,9 @@ def quadratic_depthwise(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1
     x: (N, C, H, W), channels-last or contiguous, kept; weight: (3, C, 1, K, K) with K odd, in the order a, b, c;
     bias: (3, C); both in the dtype of x or, if that is half precision, in float32. Returns y, (N, C,
     ceil(H / stride), ceil(W / stride)), in the dtype of x. Saves x alone; differentiable any number of times.
-    Factors and sums are at least float32. Under autocast x is cast to its dtype, on the CPU to float32, where that
-    is faster. Raises ValueError for other shapes, or operands that differ in dtype or device.
+    Factors and sums are at least float32; a GPU rounds the gradients of the factors to the dtype of x in between.
+    Under autocast x is cast to its dtype, on the CPU to float32, where that is faster. Raises ValueError for other
+    shapes, or operands that differ in dtype or device.
     """
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):  # torch refuses the question for meta
