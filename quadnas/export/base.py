@@ -68,10 +68,17 @@ def export_model(source: Path, out: Path | None, name: str) -> list[Path]:
 
 
 def _is_design(source: Path) -> bool:
-    """Whether it has no weights, and needs none: a model by name, or a net.config alone."""
+    """Whether it has no weights, and needs none: a model by name, or a net.config alone.
+
+    Raises ConfigError for a name that nothing has.
+    """
     if source.exists() or not is_name(str(source)):
         return source.suffix in NET_CONFIG_SUFFIXES and not source.with_suffix(".safetensors").is_file()
-    return any(spec.name == str(source) for spec in find_models())
+    try:
+        find_models(str(source))
+    except ConfigError as error:
+        raise ConfigError(f"{source} is not a run folder such as runs/NAME; {error}") from None
+    return True
 
 
 def _export_design(spec: ModelSpec, out: Path, name: str) -> Path:

@@ -94,7 +94,7 @@ def test_a_name_is_exported_as_a_spec_with_every_argument(place: Path, home: Pat
     assert spec.layers[1].arguments["layer_scale"] == 1e-6
     assert not Path("model.safetensors").exists()
     quadnas("export", "small", "--to", "onnx").refused(2, "small has no weights", "quadnas train small")
-    quadnas("export", "smal").refused(2, "smal is not a run folder")
+    quadnas("export", "smal").refused(2, "smal is not a run folder", "did you mean 'small'")
     Path("small").mkdir()  # what lies here wins
     quadnas("export", "small").refused(2, "small is not a run folder")
 
