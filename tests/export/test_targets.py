@@ -193,6 +193,15 @@ def test_a_model_spec_is_exported_with_the_weights_beside_it(tmp_path: Path) -> 
     assert not (tmp_path / "again.onnx").exists()
 
 
+def test_a_network_that_takes_large_images_alone_is_exported(tmp_path: Path) -> None:
+    """It shrinks an image 128 times, so that one of 64 pixels would have nothing left."""
+    shrink = [Layer(block="downsample", channels_in=8, channels_out=8, stride=2)] * 5
+    spec = spec_of([quadra()[0], *shrink, Layer(block="classifier", channels_in=8, channels_out=3)])
+    large = spec.model_copy(update={"input": spec.input.model_copy(update={"size": 128})})
+    files = TARGETS["spec"].write(large, trained(large), {}, tmp_path / "net.yaml")
+    assert [file.name for file in files] == ["net.yaml", "net.safetensors"]
+
+
 def test_every_target_has_its_own_file_type() -> None:
     suffixes = {name: TARGETS[name].suffix for name in base.TARGETS}
     assert suffixes == {

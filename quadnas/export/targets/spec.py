@@ -28,7 +28,8 @@ def export_text(
         text, weights = write(spec), weights_bytes(network, notes)
         rebuilt = Network(read(text, str(path)).layers)
         rebuilt.load_state_dict(load(weights))
-        images = torch.rand(2, spec.input.channels, 64, 64, generator=torch.Generator().manual_seed(0))
+        shape = 1, spec.input.channels, spec.input.size, spec.input.size
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             if not torch.equal(rebuilt.eval()(images), network.eval()(images)):
                 raise DataError(
