@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from quadnas.compare.engine import run_experiment
-from quadnas.compare.experiment import read_experiment
+from quadnas.compare.experiment import experiment_from, read_experiment
 from quadnas.compare.kinds.throughput import threads_set_to
-from quadnas.config import validated
+from quadnas.config import validated, write_yaml
 from quadnas.errors import Interrupted
 from quadnas.network import Network
 from quadnas.run.events import Event, WeightStep
@@ -277,3 +277,21 @@ def test_a_mistake_in_a_network_names_the_arm_and_the_key(place: Path) -> None:
 def test_a_seed_twice_is_no_repetition(place: Path) -> None:
     write(place / "my.yaml", TRAINING.replace("seeds: [0, 1]", "seeds: [1, 1]"))
     quadnas("compare", "my.yaml").refused(2, "seeds", "1 stands twice")
+
+
+def test_a_file_for_other_classes_is_trained_for_those_of_the_data_wherever_it_stands(place: Path) -> None:
+    spec = find_model("quadranet12_xxs")
+    head = spec.layers[-1].model_copy(update={"channels_out": 3})
+    layers, classes = (*spec.layers[:-1], head), ("x", "y", "z")
+    changes = {"name": "mine", "classes": classes, "layers": layers, "provenance": {}}
+    write(place / "mine.yaml", write_yaml(spec.model_copy(update=changes)))
+    experiment = experiment_from(
+        {
+            "format": "quadnas-experiment/1", "kind": "training", "title": "t", "data": "digits", "epochs": 1,
+            "train_size": 32, "arms": {"file": {"model": "mine.yaml"}, "named": {"model": "quadranet12_xxs"}},
+        },
+        "my.yaml",
+    )  # fmt: skip
+    models: Any = experiment.prepare().inputs["models"]
+    (_, file), (_, named) = models
+    assert file[-1].channels_out == named[-1].channels_out == 10

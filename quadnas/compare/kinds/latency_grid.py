@@ -18,6 +18,7 @@ from quadnas.compare.networks import (
     unpriced_note,
 )
 from quadnas.compare.table import Column, Table
+from quadnas.errors import ConfigError
 
 
 @KINDS.register("latency-grid")
@@ -64,6 +65,10 @@ class GridWork(Work):
         """Price one network; its width is that of the first block, its layers are those that keep their map."""
         layers, size = self._specs[unit.arm].layers, self._experiment.input_size
         blocks = [layer for layer in layers if layer.stride == 1 and layer.channels_in == layer.channels_out]
+        if not blocks:
+            raise ConfigError(
+                f"arms.{unit.arm}: every layer changes its map, so there is no width to compare"
+            )
         return {
             "channels": blocks[0].channels_in,
             "layers": len(blocks),

@@ -21,13 +21,14 @@ from quadnas.compare.networks import (
 )
 from quadnas.compare.statistics import pooled_noise
 from quadnas.compare.table import Column, Table, Value
+from quadnas.data.base import load_data
 from quadnas.network import require_size
 from quadnas.run.events import Event, Observer, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.space.model_spec import ModelSpec
 from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.recipe import Recipe
-from quadnas.training.standalone import TrainSettings, new_run, prepare, train_network, with_classes_of
+from quadnas.training.standalone import TrainSettings, new_run, train_network, with_classes_of
 
 
 @KINDS.register("training")
@@ -112,10 +113,9 @@ class TrainingWork(Work):
     def __init__(self, experiment: Training) -> None:
         self._experiment = experiment
         require_devices(experiment.devices)
-        specs = experiment.specs()
-        first = next(iter(specs))
-        _, data, self._size = prepare(_settings(experiment, specs[first], experiment.seeds[0]))
-        self._specs = {name: with_classes_of(spec, data) for name, spec in specs.items()}
+        data = load_data(experiment.data, limit=experiment.train_images)
+        self._size = experiment.train_size or data.default_train_size
+        self._specs = {name: with_classes_of(spec, data) for name, spec in experiment.specs().items()}
         for spec in self._specs.values():
             require_size(spec.layers, self._size)
         self._images = len(data.training)
