@@ -303,6 +303,20 @@ def main() -> None:
     except (OSError, MemoryError) as error:
         typer.echo(f"quadnas: {error or 'out of memory'}; nothing was changed by this step", err=True)
         sys.exit(MachineError.exit_code)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        typer.echo(
+            f"quadnas: out of memory ({' '.join(str(error).split())[:200]}); what was committed is intact; give "
+            "a smaller recipe.batch_size, a larger recipe.gradient_accumulation, or recipe.gradient_checkpointing",
+            err=True,
+        )
+        sys.exit(MachineError.exit_code)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Torch's, which for the CPU has no class of its own; known without importing torch."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 if __name__ == "__main__":

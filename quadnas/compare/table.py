@@ -103,10 +103,13 @@ class Table:
         return [f"{row.arm} failed: {row.failure}" for row in self.rows if row.failure] + list(self.notes)
 
     def _all_columns(self) -> list[Column]:
+        """The main one, those with a value anywhere (a GPU's have none on a CPU), the paper's, the ratios."""
         found: list[Column] = []
-        for column in self.columns:
-            found.append(column)
-            if any(column.key in row.paper for row in self.rows):
+        for number, column in enumerate(self.columns):
+            published = any(column.key in row.paper for row in self.rows)
+            if not number or published or any(row.values.get(column.key) is not None for row in self.rows):
+                found.append(column)
+            if published:
                 found.append(Column(f"paper:{column.key}", "paper", column.digits, column.scale))
         for title in _titles(row.ratios for row in self.rows):
             found.append(Column(f"ratio:{title}", f"x {title}", 3))

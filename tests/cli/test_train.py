@@ -44,6 +44,15 @@ def test_a_run_goes_on_with_the_arithmetic_it_began_with(
     assert quadnas("train", "--resume", "run", "--json").json == answer.json
 
 
+def test_a_step_that_needs_too_much_memory_says_what_helps(place: Path) -> None:
+    write(place / "toy.yaml", write_yaml(toy_spec(QUADRA, QUADRA)))
+    answer = quadnas("train", "toy.yaml", "--train-size", 1_000_000, "--out", "run")
+    assert answer.code == 5
+    assert "quadnas: out of memory (" in answer.err
+    assert "recipe.gradient_accumulation" in answer.err
+    assert "Traceback" not in answer.err
+
+
 def test_a_wrong_file_is_refused_before_there_is_a_run(place: Path) -> None:
     write(place / "toy.yaml", write_yaml(toy_spec(QUADRA, QUADRA)))
     for text, parts in {

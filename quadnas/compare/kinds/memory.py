@@ -69,10 +69,9 @@ class TrainingMemory(NetworkExperiment):
 
     def columns(self) -> tuple[Column, ...]:
         """Saved bytes first."""
-        peak = Column("peak_bytes", "GPU peak, MiB", 0, MIB)
         return (
             Column("saved_bytes", "saved for backward, MiB", 0, MIB),
-            *([peak] if torch.cuda.is_available() else []),
+            Column("peak_bytes", "GPU peak, MiB", 0, MIB),
             Column("bytes_per_image", "per image, MiB", 1, MIB),
             Column("parameters", "parameters, M", 2, 1e-6),
             Column("state_bytes", "weights, gradients, AdamW, MiB", 0, MIB),
