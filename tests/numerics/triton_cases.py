@@ -151,7 +151,7 @@ def test_only_the_gradients_that_are_needed() -> None:
 def test_the_registered_operator_keeps_its_contract(
     layout: torch.memory_format, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quadratic, "_implementation", lambda x: quadratic_triton)
+    monkeypatch.setattr(quadratic, "_implementation", lambda *_: quadratic_triton)
     _, x, weight, bias = operands((2, 2, 3, 5), 1, 2, dtype, layout)
     leaves = [t.requires_grad_() for t in (x, weight.float().detach(), bias.float().detach())]
     torch.library.opcheck(torch.ops.quadnas.quadratic_depthwise, (*leaves, 2))
