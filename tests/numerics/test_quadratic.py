@@ -1,6 +1,5 @@
 """The quadratic operator against its definition, finite differences and counted bytes."""
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quadnas.ops.quadratic import QuadraticDepthwise, quadratic_depthwise, quadratic_depthwise_eager
+from tests.numerics.saved import saved_bytes
 
 
 def operands(
@@ -67,28 +67,12 @@ def test_gradients_match_finite_differences(kernel: int, height: int, width: int
     assert torch.autograd.gradcheck(partial(quadratic_depthwise, stride=stride), (x, weight, bias))
 
 
-def saved_bytes(function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor) -> int:
-    """Bytes of distinct storages, parameters excluded, that autograd keeps for the backward pass."""
-    parameters = {t.untyped_storage().data_ptr() for t in (weight, bias)}
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = function(x, weight, bias)
-    assert output.requires_grad
-    return sum(storages.values())
-
-
 def test_keeps_only_its_input_where_the_eager_form_keeps_three() -> None:
     x, weight, bias = operands(8, 7, 14, 14)
     for tensors in ((x, weight, bias), (x.float(), weight.float(), bias.float())):
-        assert saved_bytes(quadratic_depthwise, *tensors) == tensors[0].nbytes
-    assert saved_bytes(quadratic_depthwise_eager, x, weight, bias) == 3 * x.nbytes
+        assert saved_bytes(partial(quadratic_depthwise, *tensors), tensors[1:]) == tensors[0].nbytes
+    eager = partial(quadratic_depthwise_eager, x, weight, bias)
+    assert saved_bytes(eager, (weight, bias)) == 3 * x.nbytes
 
 
 @pytest.mark.parametrize("frozen", [None, 0, 1, 2])

@@ -28,10 +28,10 @@ from quadnas.compare.experiment import (
     Work,
     distinct,
 )
+from quadnas.compare.networks import Count
 from quadnas.compare.table import Column, Table, Value
 from quadnas.data.order import stable_seed
 
-Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 _REACH, _PIXELS = 2.6, 121
 
