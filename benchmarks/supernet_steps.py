@@ -43,17 +43,22 @@ def steps(space: str, size: int, batch_size: int) -> dict[str, Callable[[], obje
     network = Network(problem.space.layers(path, 10))
     network_optimizer = recipe.optimizer(network)
 
-    def update(forward: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+    def update(loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
-        F.cross_entropy(forward(), data.labels).backward()
+        loss().backward()
         optimizer.step()
 
     return {
-        KINDS[0]: lambda: update(lambda: network(data.images), network_optimizer),
-        KINDS[1]: lambda: update(
-            lambda: search.logits(data.images, generator, warming_up=True), supernet_optimizer
+        KINDS[0]: lambda: update(
+            lambda: F.cross_entropy(network(data.images), data.labels), network_optimizer
         ),
-        KINDS[2]: lambda: search.update_architecture(data, generator, multiplier=0.5),
+        KINDS[1]: lambda: update(
+            lambda: next(search.losses(data, F.cross_entropy, generator, warming_up=True)).value,
+            supernet_optimizer,
+        ),
+        KINDS[2]: lambda: search.update_architecture(
+            iter([data]), generator, lambda task, p: task + 0.5 * problem.bounds.expected(p) / 300
+        ),
     }
 
 

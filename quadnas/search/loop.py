@@ -16,15 +16,14 @@ from quadnas.run.events import Derived, Evaluated, Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.run.session import Session
-from quadnas.search.constraint import derive
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result
+from quadnas.search.selection import inherited, selection
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
-from quadnas.training.batch_norm import recompute_statistics
 from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.evaluation import evaluate
 from quadnas.training.stage import TrainingStage, scored
@@ -111,8 +110,9 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
             )
         )
     strategy = SupernetStage(problem, work.data, work.train_size, work.device, session).run(checkpoint)
-    scores = strategy.scores()
-    choices = derive(scores, problem.bounds, problem.limit_ms, problem.bound_ms)
+    choices = strategy.choose(
+        selection(work.problem, work.data, work.train_size, work.device, strategy, session)
+    )
     argmax = strategy.probabilities().argmax(1).tolist()
     session.emit(
         Derived(
@@ -123,12 +123,7 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
         )
     )
     spec = model_spec(problem, work.data, choices, work.train_size)
-    network = Network(spec.layers).to(work.device)
-    strategy.inherit(network, choices)
-    recompute_statistics(
-        network, work.data.training,
-        batch_size=problem.settings.recipe.batch_size, size=work.train_size, seed=problem.settings.seed,
-    )  # fmt: skip
+    network = inherited(problem, work.data.training, work.train_size, work.device, strategy, choices)
     session.folder.write(MODEL, write_yaml(spec))
     session.folder.write(INHERITED, weights_bytes(network, {"train_size": str(work.train_size)}))
     score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)

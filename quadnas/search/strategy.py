@@ -1,7 +1,7 @@
 """The contract of a search strategy, and the registry through which it is found by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from quadnas.data.base import Batch
 from quadnas.network import Network
 from quadnas.registry import Registry
 from quadnas.search.problem import Problem
+from quadnas.training.loop import Criterion, Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,31 @@ class ArchitectureUpdate:
     accuracy: float
 
 
+ArchitectureLoss = Callable[[Tensor, Tensor], Tensor]
+"""Task loss () and probabilities (slots, most candidates) -> the loss () with its latency term, differentiable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a strategy may ask when it chooses the architecture in the end.
+
+    ``derive(scores)``: the architecture within all limits whose scores (slots, most candidates) add up to most;
+    ``fits(choices)``: whether an architecture is within them; ``held_out_loss(choices)``: the mean cross-entropy
+    of an architecture with the supernet's weights on the held-out split.
+    """
+
+    derive: Callable[[NDArray[np.float64]], tuple[int, ...]]
+    fits: Callable[[Sequence[int]], bool]
+    held_out_loss: Callable[[Sequence[int]], float]
+    generator: torch.Generator
+
+
 class Strategy(ABC):
     """Trains a supernet and learns which candidate each slot should hold.
 
-    The loop calls ``logits`` for every weight step and ``update_architecture`` after some of them; what a
-    strategy does is a function of its state and the generators it is given. Its budget is counted in forward
-    and backward passes of one path on one batch.
+    The loop calls ``losses`` for every weight step, ``update_architecture`` after some of them and ``choose`` in
+    the end; what a strategy does is a function of its state and the generators it is given. Its budget is counted
+    in forward and backward passes of one path on one batch.
     """
 
     supernet: nn.Module
@@ -38,14 +58,19 @@ class Strategy(ABC):
     def __init__(self, problem: Problem) -> None: ...
 
     @abstractmethod
-    def logits(self, images: Tensor, generator: torch.Generator, *, warming_up: bool) -> Tensor:
-        """(N, 3, H, W) -> logits (N, classes) of the path or paths that this weight step trains."""
+    def losses(
+        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
+    ) -> Iterator[Loss]:
+        """The losses of one weight step, each of which is propagated backward before the next is asked for."""
 
     @abstractmethod
     def update_architecture(
-        self, batch: Batch, generator: torch.Generator, multiplier: float
+        self, held_out: Iterator[Batch], generator: torch.Generator, loss: ArchitectureLoss
     ) -> ArchitectureUpdate:
-        """Change the architecture parameters, not the weights, by one batch of the held-out split."""
+        """Change the architecture parameters, not the weights, by one batch of the held-out split or by none.
+
+        A strategy takes a batch every time or never: a resumed run goes on where that many have been taken.
+        """
 
     @abstractmethod
     def probabilities(self) -> NDArray[np.float64]:
@@ -54,6 +79,10 @@ class Strategy(ABC):
     @abstractmethod
     def scores(self) -> NDArray[np.float64]:
         """(slots, most candidates): what the knapsack adds up, higher is better."""
+
+    def choose(self, selection: Selection) -> tuple[int, ...]:
+        """The architecture that the search found. Default: what the knapsack makes of the scores."""
+        return selection.derive(self.scores())
 
     @abstractmethod
     def inherit(self, network: Network, choices: Sequence[int]) -> None:

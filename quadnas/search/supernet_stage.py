@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from quadnas.data.base import Batch, DataSet, Split
 from quadnas.data.batches import batches_per_epoch
@@ -12,10 +13,13 @@ from quadnas.run.checkpoint import Checkpoint
 from quadnas.run.events import ArchitectureStep, PhaseStarted, WeightStep
 from quadnas.run.session import Session, Snapshot
 from quadnas.search.constraint import Multiplier
+from quadnas.search.objective import architecture_loss
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import STRATEGIES, Strategy
 from quadnas.training.loop import (
+    Criterion,
     Learner,
+    Loss,
     StepReport,
     batch_stream,
     require_finite,
@@ -41,7 +45,7 @@ class SupernetStage:
             torch.manual_seed(stable_seed("initialisation", settings.seed))
             self.strategy: Strategy = STRATEGIES[settings.strategy](problem)
         self.strategy.supernet.to(device)
-        self._learner = Learner(self.strategy.supernet, self._recipe, settings.seed, forward=self._forward)
+        self._learner = Learner(self.strategy.supernet, self._recipe, settings.seed, losses=self._losses)
         self._multiplier = Multiplier(settings.schedule.multiplier_rate)
         per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
         self._warmup = settings.schedule.warmup_epochs * per_epoch
@@ -78,9 +82,9 @@ class SupernetStage:
             augmentation=self._recipe.augmentation,
         )
 
-    def _forward(self, images: torch.Tensor, step: int) -> torch.Tensor:
+    def _losses(self, piece: Batch, criterion: Criterion, step: int) -> Iterator[Loss]:
         generator = step_generator(self._seed, "path", step)
-        return self.strategy.logits(images, generator, warming_up=step < self._warmup)
+        return self.strategy.losses(piece, criterion, generator, warming_up=step < self._warmup)
 
     def _after_step(self, report: StepReport) -> None:
         phase = "warm-up" if report.step <= self._warmup else "search"
@@ -95,7 +99,7 @@ class SupernetStage:
     def _architecture_step(self, step: int) -> None:
         problem = self._problem
         update = self.strategy.update_architecture(
-            next(self._held_out), step_generator(self._seed, "gates", step), self._multiplier.value
+            self._held_out, step_generator(self._seed, "gates", step), self._architecture_loss
         )
         probabilities = self.strategy.probabilities()
         where = f"the architecture step after step {step}"
@@ -116,6 +120,16 @@ class SupernetStage:
                 multiplier=self._multiplier.value,
                 probabilities=tuple(tuple(round(p, 5) for p in row) for row in probabilities.tolist()),
             )
+        )
+
+    def _architecture_loss(self, task: Tensor, probabilities: Tensor) -> Tensor:
+        problem = self._problem
+        return architecture_loss(
+            "multiplier" if problem.unlimited else problem.settings.latency_loss,
+            task,
+            problem.bounds.expected(probabilities),
+            problem.limit_ms,
+            self._multiplier.value,
         )
 
     def _snapshot(self) -> Snapshot:

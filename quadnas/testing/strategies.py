@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from quadnas.data.base import Batch
 from quadnas.network import Network
@@ -18,9 +19,9 @@ def check_strategy(make: Callable[[], Strategy], problem: Problem, batch: Batch)
     """
     priced = problem.bounds.priced.numpy()
     strategy = make()
-    logits = strategy.logits(batch.images, _generator(0), warming_up=True)
-    assert logits.shape == (len(batch.images), problem.classes), logits.shape
-    assert logits.requires_grad, "a weight step has nothing to train"
+    for warming_up in (True, False):
+        _train(strategy, batch, problem.classes, warming_up=warming_up)
+    strategy.supernet.zero_grad()
 
     weights = {name: value.clone() for name, value in strategy.supernet.state_dict().items()}
     _advance(strategy, batch, range(3))
@@ -34,6 +35,18 @@ def check_strategy(make: Callable[[], Strategy], problem: Problem, batch: Batch)
     assert np.isfinite(scores[priced]).all()
     _check_resuming(strategy, make, batch)
     _check_inheritance(strategy, problem, batch)
+
+
+def _train(strategy: Strategy, batch: Batch, classes: int, *, warming_up: bool) -> None:
+    count = 0
+    for count, loss in enumerate(  # noqa: B007
+        strategy.losses(batch, F.cross_entropy, _generator(0), warming_up=warming_up), 1
+    ):
+        assert loss.logits.shape == (len(batch.images), classes), loss.logits.shape
+        assert loss.value.requires_grad, "a weight step has nothing to train"
+        loss.value.backward()
+    assert count, "a weight step has no loss"
+    assert any(parameter.grad is not None for parameter in strategy.supernet.parameters())
 
 
 def _check_resuming(strategy: Strategy, make: Callable[[], Strategy], batch: Batch) -> None:
@@ -57,7 +70,7 @@ def _check_inheritance(strategy: Strategy, problem: Problem, batch: Batch) -> No
 
 def _advance(strategy: Strategy, batch: Batch, seeds: range) -> None:
     for seed in seeds:
-        strategy.update_architecture(batch, _generator(seed), multiplier=0.5)
+        strategy.update_architecture(iter([batch]), _generator(seed), lambda task, p: task + p.square().sum())
 
 
 def _generator(seed: int) -> torch.Generator:

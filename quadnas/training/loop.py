@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,26 @@ class StepReport:
     learning_rate: float
 
 
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""Logits (N, classes) and labels -> the loss ()."""
+
+
+class Loss(NamedTuple):
+    """One loss () of a step, to be propagated backward, and the logits (N, classes) behind it."""
+
+    value: Tensor
+    logits: Tensor
+
+
+Losses = Callable[[Batch, Criterion, int], Iterator[Loss]]
+"""A piece of a batch, the recipe's criterion and the step -> losses, each propagated before the next is made."""
+
+
 class Learner:
     """A module with all that changes it: its optimiser, its loss scale, and the average that follows it.
 
-    ``forward(images, step)`` gives logits, by default those of ``module`` with gradients averaged over the
-    ``ranks`` that share its batches; ``ema_decay`` is that of the recipe, for a module that is to be averaged.
+    ``losses`` are by default the one of ``module``, with gradients averaged over the ``ranks`` that share its
+    batches; ``ema_decay`` is that of the recipe, for a module that is to be averaged.
     """
 
     def __init__(
@@ -53,14 +69,14 @@ class Learner:
         recipe: Recipe,
         seed: int,
         *,
-        forward: Callable[[Tensor, int], Tensor] | None = None,
+        losses: Losses | None = None,
         ema_decay: float | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.module, self._recipe, self._seed, self._ranks = module, recipe, seed, ranks
         self.average = averaged(module, ema_decay) if ema_decay else None
         self._parallel = ranks.parallel(module)
-        self._forward = forward or (lambda images, _: self._parallel(images))
+        self._losses = losses or self._own_loss
         self._optimizer = recipe.optimizer(module)
         self._device = next(module.parameters()).device
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
@@ -96,12 +112,29 @@ class Learner:
             share = len(piece.images) / count
             done += len(piece.images)
             with without_exchange(self._parallel, done < count):
-                with self._autocast():
-                    logits = self._forward(piece.images, number)
-                    loss = F.cross_entropy(logits, piece.labels, label_smoothing=self._recipe.label_smoothing)
-                self._scaler.scale(loss * share).backward()
-            seen += share * torch.stack([loss.detach(), accuracy_of(logits, piece)])
+                first = self._propagate(piece, number, share)
+            seen += share * torch.stack([first.value.detach(), accuracy_of(first.logits, piece)])
         return seen
+
+    def _propagate(self, piece: Batch, number: int, share: float) -> Loss:
+        """Propagate all losses of a piece, which is ``share`` of its batch; returns the first of them."""
+        losses = self._losses(piece, self._criterion, number)
+        first: Loss | None = None
+        while True:
+            with self._autocast():
+                loss = next(losses, None)
+            if loss is None:
+                assert first is not None
+                return first
+            self._scaler.scale(loss.value * share).backward()
+            first = first or Loss(loss.value.detach(), loss.logits.detach())
+
+    def _own_loss(self, piece: Batch, criterion: Criterion, _: int) -> Iterator[Loss]:
+        logits = self._parallel(piece.images)
+        yield Loss(criterion(logits, piece.labels), logits)
+
+    def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
 
     def _autocast(self) -> torch.autocast:
         dtype = AUTOCAST[self._recipe.precision]

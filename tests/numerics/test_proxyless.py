@@ -15,6 +15,7 @@ from quadnas.latency.kernels import Kernel, Operator
 from quadnas.network import Network
 from quadnas.ops.residual import Residual
 from quadnas.search.objective import architecture_loss
+from quadnas.search.problem import Problem
 from quadnas.search.strategies.proxyless import Proxyless
 from tests.toy import taps_ms, toy_problem, toy_space
 
@@ -22,6 +23,18 @@ from tests.toy import taps_ms, toy_problem, toy_space
 def strategy(**settings: Any) -> Proxyless:
     torch.manual_seed(0)
     return Proxyless(toy_problem(**settings))
+
+
+def step(
+    search: Proxyless, seed: int = 0, *, multiplier: float = 0.0, problem: Problem | None = None
+) -> None:
+    """One architecture step under the one-sided multiplier and a limit of 1 ms."""
+    bounds = (problem or toy_problem()).bounds
+
+    def loss(task: Tensor, probabilities: Tensor) -> Tensor:
+        return architecture_loss("multiplier", task, bounds.expected(probabilities), 1.0, multiplier)
+
+    search.update_architecture(iter([batch(seed)]), generator(seed), loss)
 
 
 def batch(seed: int = 0) -> Batch:
@@ -81,7 +94,7 @@ def test_architecture_gradient_is_the_published_one(monkeypatch: pytest.MonkeyPa
     expected = two_path_by_hand(search, data, pairs)
     seen: list[Tensor] = []
     monkeypatch.setattr(search.optimizer, "step", lambda: seen.append(search.alpha.grad.clone()))  # type: ignore[union-attr]
-    search.update_architecture(data, generator(0), multiplier=0.0)
+    search.update_architecture(iter([data]), generator(0), lambda task, _: task)
     torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-9)
     assert (seen[0][0, 6].abs() > 0) and (seen[0][1, 6].abs() > 0)  # the identity gets its gradient
 
@@ -90,7 +103,7 @@ def test_only_the_sampled_pair_moves_and_the_mass_of_the_others_stays() -> None:
     search = strategy()
     for seed in range(5):
         before = search.probabilities().copy()
-        search.update_architecture(batch(seed), generator(seed), multiplier=0.5)
+        step(search, seed, multiplier=0.5)
         change = np.abs(search.probabilities() - before) > 1e-12
         assert (change.sum(axis=1) == 2).all()
 
@@ -117,7 +130,7 @@ def test_the_latency_term_favours_the_faster_of_two_equal_candidates() -> None:
         if isinstance(module, Residual) and module.scale is not None:
             nn.init.zeros_(module.scale)
     for seed in range(60):
-        search.update_architecture(batch(), generator(seed), multiplier=10.0)
+        step(search, seed, multiplier=10.0)
     labels = toy_problem().space.slots[0].labels
     for row in search.probabilities():
         assert row[labels.index("identity")] > row[labels.index("quadra-k3-e2")]
@@ -133,11 +146,11 @@ def test_warming_up_samples_every_candidate_equally_often(monkeypatch: pytest.Mo
 
     def record(images: Tensor, path: Sequence[int]) -> Tensor:
         paths.append(path)
-        return images
+        return torch.zeros(len(images), 10)
 
     monkeypatch.setattr(search.supernet, "forward", record)
-    for step in range(3500):
-        search.logits(torch.zeros(1), generator(step), warming_up=True)
+    for number in range(3500):
+        next(search.losses(batch(), F.cross_entropy, generator(number), warming_up=True))
     for path in paths:
         counts[torch.arange(4), torch.tensor(path)] += 1
     # 500 expected per candidate, standard deviation 20.7
@@ -147,7 +160,7 @@ def test_warming_up_samples_every_candidate_equally_often(monkeypatch: pytest.Mo
 def test_weights_do_not_move_in_an_architecture_step() -> None:
     search = strategy()
     before = {name: value.clone() for name, value in search.supernet.state_dict().items()}
-    search.update_architecture(batch(), generator(0), multiplier=1.0)
+    step(search, 0, multiplier=1.0)
     for name, value in search.supernet.state_dict().items():
         assert torch.equal(before[name], value)
     assert all(p.requires_grad and p.grad is None for p in search.supernet.parameters())
@@ -173,17 +186,18 @@ def test_architecture_steps_leave_normalisation_statistics_alone(monkeypatch: py
     list(BLOCKS)
     monkeypatch.setitem(BLOCKS._items, "normalized", Normalized)
     space = toy_space(candidates="[{block: normalized, momentum: [0.1, 0.2]}, {block: identity}]")
-    search = Proxyless(toy_problem(space=space))
+    problem = toy_problem(space=space, formula=lambda kernel: 1.0)
+    search = Proxyless(problem)
 
     def statistics() -> list[Tensor]:
         return [buffer.clone() for name, buffer in search.supernet.named_buffers() if "running" in name]
 
     before = statistics()
     for seed in range(4):
-        search.update_architecture(batch(), generator(seed), multiplier=0.0)
+        step(search, seed, multiplier=0.0, problem=problem)
     assert all(torch.equal(a, b) for a, b in zip(before, statistics(), strict=True))
     for seed in range(4):
-        search.logits(batch().images, generator(seed), warming_up=True)
+        next(search.losses(batch(), F.cross_entropy, generator(seed), warming_up=True))
     assert not all(torch.equal(a, b) for a, b in zip(before, statistics(), strict=True))
 
 
@@ -196,7 +210,7 @@ def test_a_candidate_without_a_price_is_never_sampled() -> None:
     search = Proxyless(problem)
     refused = [i for i, label in enumerate(problem.space.slots[0].labels) if "k7" in label]
     for seed in range(30):
-        search.update_architecture(batch(), generator(seed), multiplier=0.5)
+        step(search, seed, multiplier=0.5)
         pairs = search._sample_pairs(generator(seed))
         assert not np.isin(pairs.numpy(), refused).any()
         assert (pairs[:, 0] != pairs[:, 1]).all()
@@ -206,6 +220,7 @@ def test_a_candidate_without_a_price_is_never_sampled() -> None:
 
 def test_a_slot_with_one_candidate_needs_no_choice() -> None:
     torch.manual_seed(0)
-    search = Proxyless(toy_problem(space=toy_space(candidates="[{block: quadra, kernel: 3, expansion: 2}]")))
-    search.update_architecture(batch(), generator(0), multiplier=1.0)
+    problem = toy_problem(space=toy_space(candidates="[{block: quadra, kernel: 3, expansion: 2}]"))
+    search = Proxyless(problem)
+    step(search, 0, multiplier=1.0, problem=problem)
     assert (search.probabilities() == 1).all()

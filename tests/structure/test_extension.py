@@ -60,6 +60,7 @@ import torch
 
 from quadnas.search.strategy import STRATEGIES, ArchitectureUpdate, Strategy
 from quadnas.supernet.separate import SeparateSupernet
+from quadnas.training.loop import Loss
 
 
 @STRATEGIES.register("last-first")
@@ -70,11 +71,13 @@ class LastFirst(Strategy):
         self.supernet = SeparateSupernet(problem.space, problem.classes)
         self._shape = (len(problem.space.slots), len(problem.space.slots[0].candidates))
 
-    def logits(self, images, generator, *, warming_up):
+    def losses(self, batch, criterion, generator, *, warming_up):
         slots, candidates = self._shape
-        return self.supernet(images, torch.randint(candidates, (slots,), generator=generator).tolist())
+        path = torch.randint(candidates, (slots,), generator=generator).tolist()
+        logits = self.supernet(batch.images, path)
+        yield Loss(criterion(logits, batch.labels), logits)
 
-    def update_architecture(self, batch, generator, multiplier):
+    def update_architecture(self, held_out, generator, loss):
         return ArchitectureUpdate(0.0, 0.0)
 
     def probabilities(self):

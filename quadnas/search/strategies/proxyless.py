@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from quadnas.data.base import Batch
 from quadnas.network import Network
-from quadnas.search.objective import architecture_loss
 from quadnas.search.problem import Problem
-from quadnas.search.strategy import STRATEGIES, ArchitectureUpdate, Strategy
+from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate, Strategy
 from quadnas.supernet.separate import SeparateSupernet
-from quadnas.training.loop import accuracy_of
+from quadnas.training.loop import Criterion, Loss, accuracy_of
 from quadnas.training.state import optimizer_tensors, restore_optimizer
 
 INITIAL_SPREAD = 1e-3
@@ -34,52 +33,51 @@ class Proxyless(Strategy):
     supernet: SeparateSupernet
 
     def __init__(self, problem: Problem) -> None:
-        self._latency_loss = "multiplier" if problem.unlimited else problem.settings.latency_loss
-        self._limit_ms = problem.limit_ms
         self.supernet = SeparateSupernet(problem.space, problem.classes)
-        self._bounds = problem.bounds
         self._priced = problem.bounds.priced
         self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(self._priced.shape, dtype=torch.float64))
         self.optimizer = torch.optim.Adam(
             [self.alpha], lr=problem.settings.schedule.architecture_rate, betas=(0.0, 0.999)
         )
 
-    def logits(self, images: Tensor, generator: torch.Generator, *, warming_up: bool) -> Tensor:
+    def losses(
+        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
+    ) -> Iterator[Loss]:
         """Train one sampled path; while warming up every candidate is equally likely."""
         weights = self._priced.double() if warming_up else self._probabilities().detach()
         path = torch.multinomial(weights, 1, generator=generator)[:, 0]
-        output: Tensor = self.supernet(images, path.tolist())
-        return output
+        logits = self.supernet(batch.images, path.tolist())
+        yield Loss(criterion(logits, batch.labels), logits)
 
     def update_architecture(
-        self, batch: Batch, generator: torch.Generator, multiplier: float
+        self, held_out: Iterator[Batch], generator: torch.Generator, loss: ArchitectureLoss
     ) -> ArchitectureUpdate:
         """One two-path step: the published gradient on two sampled candidates per slot, then the rescaling.
 
         With gates g = (1, 0) for (active, idle) and q the two probabilities renormalised, dL/dalpha_i =
         sum_j dL/dg_j q_j (delta_ij - q_i); the mass of the candidates that were not sampled does not change.
         """
+        batch = next(held_out)
         pair = self._sample_pairs(generator)
         active = torch.multinomial(self._pair_shares(pair).detach(), 1, generator=generator)
         pair = pair.gather(1, torch.cat([active, 1 - active], dim=1))
         gates = torch.tensor([1.0, 0.0], device=batch.images.device).repeat(len(pair), 1).requires_grad_()
         with _frozen(self.supernet):
             logits = self.supernet.gated(batch.images, pair.tolist(), gates)
-            loss = F.cross_entropy(logits, batch.labels)
-            (gate_gradient,) = torch.autograd.grad(loss, gates)
+            task_loss = F.cross_entropy(logits, batch.labels)
+            (gate_gradient,) = torch.autograd.grad(task_loss, gates)
 
         share = self._pair_shares(pair)
-        task = loss.item() + ((share - share.detach()) * gate_gradient.double().cpu()).sum()
+        task = task_loss.item() + ((share - share.detach()) * gate_gradient.double().cpu()).sum()
         spread = torch.zeros_like(self.alpha).scatter_add(1, pair, share)
-        expected_ms = self._bounds.expected(spread)
         before = self._pair_mass(pair)
         self.optimizer.zero_grad()
-        architecture_loss(self._latency_loss, task, expected_ms, self._limit_ms, multiplier).backward()
+        loss(task, spread).backward()
         self.optimizer.step()
         with torch.no_grad():
             shift = self._pair_mass(pair) - before
             self.alpha.scatter_(1, pair, self.alpha.gather(1, pair) - shift)
-        return ArchitectureUpdate(loss.item(), accuracy_of(logits, batch).item())
+        return ArchitectureUpdate(task_loss.item(), accuracy_of(logits, batch).item())
 
     def probabilities(self) -> NDArray[np.float64]:
         """softmax(alpha) per slot."""
