@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 from torch import nn
@@ -32,6 +32,10 @@ class Block(Settings):
     W'), both channels-last, with (H', W') = ``output_size``. Whatever it costs on a device must appear in
     ``operators``.
     """
+
+    nested: ClassVar[frozenset[str]] = frozenset()
+    """Arguments whose smaller values can use a part of the weights of larger ones: centre crop of a kernel, first
+    channels of a matrix. Candidates that differ in these alone are entangled in a supernet."""
 
     def check(self, ports: Ports) -> None:
         """Raise ConfigError if the family cannot connect these ports. Default: anything goes."""
@@ -69,6 +73,8 @@ class ResidualBlock(Block):
 
     ``expansion`` is the width of their MLP over that of the map; ``layer_scale`` the first value, None for none.
     """
+
+    nested = frozenset({"kernel", "expansion"})
 
     expansion: Annotated[int, Field(ge=1, le=16)]
     layer_scale: Annotated[float, Field(gt=0)] | None = 1e-6

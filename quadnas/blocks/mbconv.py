@@ -34,6 +34,8 @@ class MBConv(Block):
     Batch normalisation behind each, ReLU6 behind the first two.
     """
 
+    nested = frozenset({"kernel", "expansion"})
+
     kernel: Annotated[int, Field(ge=1, le=31)] = 3
     expansion: Annotated[int, Field(ge=1, le=16)]
 

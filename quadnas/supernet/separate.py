@@ -8,18 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from quadnas.blocks.base import block_of
-from quadnas.network import Network
-from quadnas.space.layer import Layer
 from quadnas.space.search_space import SearchSpace, Slot
+from quadnas.supernet.supernet import Supernet, SupernetSlot, candidate
 
 
-class SeparateSlot(nn.Module):
+class SeparateSlot(SupernetSlot):
     """One slot: all candidates side by side, of which one or two run."""
 
     def __init__(self, slot: Slot) -> None:
         super().__init__()
-        self.candidates = nn.ModuleList(_candidate(layer) for layer in slot.candidates.values())
+        self.candidates = nn.ModuleList(candidate(layer) for layer in slot.candidates.values())
 
     def forward(self, x: Tensor, choice: int) -> Tensor:
         """(N, C, H, W) -> the output of one candidate."""
@@ -38,25 +36,16 @@ class SeparateSlot(nn.Module):
         output: Tensor = gates[0] * self.candidates[active](x) + gates[1] * idle_output
         return output
 
+    def weights_of(self, choice: int) -> dict[str, Tensor]:
+        """The state of one candidate."""
+        return self.candidates[choice].state_dict()
 
-class SeparateSupernet(nn.Module):
+
+class SeparateSupernet(Supernet):
     """Stem, down-sampling and head are shared by all paths; every candidate has its own weights."""
 
     def __init__(self, space: SearchSpace, classes: int) -> None:
-        super().__init__()
-        head = space.head.model_copy(update={"channels_out": classes})
-        self.positions = nn.ModuleList(
-            SeparateSlot(position) if isinstance(position, Slot) else _candidate(position)
-            for position in (*space.positions, head)
-        )
-
-    def forward(self, images: Tensor, path: Sequence[int]) -> Tensor:
-        """(N, 3, H, W) -> logits (N, classes) of the subnet with candidate ``path[s]`` in slot s."""
-        choices = iter(path)
-        x = images.contiguous(memory_format=torch.channels_last)
-        for position in self.positions:
-            x = position(x, next(choices)) if isinstance(position, SeparateSlot) else position(x)
-        return x
+        super().__init__(space, classes, SeparateSlot)
 
     def gated(self, images: Tensor, pairs: Sequence[tuple[int, int]], gates: Tensor) -> Tensor:
         """Logits (N, classes) of the path through the first of each pair, with gates (slots, 2) in the graph."""
@@ -65,15 +54,3 @@ class SeparateSupernet(nn.Module):
         for position in self.positions:
             x = position.gated(x, *next(gated_pairs)) if isinstance(position, SeparateSlot) else position(x)
         return x
-
-    def inherit(self, network: Network, path: Sequence[int]) -> None:
-        """Copy the weights of a path into the plain network of the same architecture."""
-        choices = iter(path)
-        for position, layer in zip(self.positions, network.layers, strict=True):
-            source = position.candidates[next(choices)] if isinstance(position, SeparateSlot) else position
-            layer.load_state_dict(source.state_dict())
-
-
-def _candidate(layer: Layer) -> nn.Module:
-    block, ports = block_of(layer)
-    return block.in_supernet().build(ports)
