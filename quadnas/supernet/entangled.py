@@ -1,8 +1,8 @@
 """The supernet with entangled weights: a smaller candidate computes with a part of a larger one's weights.
 
-Sources: Single-Path NAS (arXiv 1904.02877) for kernels inside kernels, BigNAS (arXiv 2003.11142) for channels inside
-channels. Matrices and kernels are shared; vectors (biases, norms, layer scales) and buffers are each candidate's
-own, so that each finds its own scale: a quadratic branch shrinks with its kernel.
+Sources: Single-Path NAS (arXiv 1904.02877) for kernels inside kernels, BigNAS (arXiv 2003.11142) for channels in
+channels. Matrices and kernels are shared; vectors (biases, norms, layer scales) and buffers are each candidate's own,
+so that each finds its own scale: a quadratic branch shrinks with its kernel.
 """
 
 import torch
@@ -16,7 +16,7 @@ from quadnas.supernet.supernet import Supernet, SupernetSlot, candidate
 
 
 class EntangledSlot(SupernetSlot):
-    """One slot: candidates that differ in nested arguments alone (``Block.nested``) share their largest weights."""
+    """One slot: candidates that differ in nested arguments alone (``Block.nested``) share weights."""
 
     def __init__(self, slot: Slot) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class EntangledSupernet(Supernet):
 
 
 def part(whole: Tensor, shape: torch.Size) -> Tensor:
-    """The view of ``shape`` in ``whole``: of a kernel (the last two of four or more axes) the centre, else the first.
+    """The view of ``shape`` in ``whole``: the centre of a kernel (last two of four or more axes), else the first.
 
     (3, C, 1, 7, 7) -> (3, C, 1, 3, 3) takes the centre crop; (4C, C) -> (2C, C) the first outputs.
     """

@@ -1,4 +1,4 @@
-"""What every supernet is: fixed layers that all paths share, and slots of which a path takes one candidate each."""
+"""What every supernet is: fixed layers that all paths share, and slots of which a path takes one candidate."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
