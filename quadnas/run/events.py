@@ -36,7 +36,9 @@ class ArchitectureStep(Event):
 
     ``expected_ms`` is E[latency] under the probabilities, ``argmax_ms`` the latency of the most probable
     network before any limit is applied, ``multiplier`` the weight of the latency term after its update,
-    ``probabilities`` one row per slot.
+    ``probabilities`` one row per slot. ``gains``, rows like these, say how much lower the loss is with a candidate
+    in its slot than with the average of the slot's candidates (positive is better, None where it was not
+    measured), ``gain_errors`` their standard errors; None altogether from a strategy that measures none.
     """
 
     step: int
@@ -47,6 +49,8 @@ class ArchitectureStep(Event):
     limit_ms: float
     multiplier: float
     probabilities: tuple[tuple[float, ...], ...]
+    gains: tuple[tuple[float | None, ...], ...] | None = None
+    gain_errors: tuple[tuple[float | None, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +85,13 @@ class Notice(Event):
 
 
 Observer = Callable[[Event], None]
+
+
+def all_of(*observers: Observer) -> Observer:
+    """One observer that shows every event to all ``observers`` in their order."""
+
+    def observe(event: Event) -> None:
+        for observer in observers:
+            observer(event)
+
+    return observe
