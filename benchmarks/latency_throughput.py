@@ -20,10 +20,9 @@ from benchmarks.nnmeter_path import NnMeter, fitted
 from benchmarks.timing import interleaved_medians, print_ratios
 from quadnas.latency.devices import load_device
 from quadnas.latency.model import LatencyModel, estimate
-from quadnas.network import kernels_of
+from quadnas.network import kernels_of, load_space
 from quadnas.nnmeter.detector import detect
 from quadnas.search.problem import price_space
-from quadnas.space.search_space import load_space
 from tests.golden.networks import mobilenet_v2
 from tests.golden.onnx_networks import write_mobilenet_v2
 

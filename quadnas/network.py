@@ -1,4 +1,4 @@
-"""Architecture or model spec -> plain network and its kernels; no supernet code inside."""
+"""Space, architecture or model spec -> layers, plain network and its kernels; no supernet code inside."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from quadnas.blocks.base import block_of
+from quadnas.blocks.base import block_of, connects
+from quadnas.config import read_settings
 from quadnas.errors import ConfigError
 from quadnas.latency.kernels import Kernel, Operator, chain
 from quadnas.latency.model import LatencyModel
 from quadnas.ops.drop_path import DropPath
+from quadnas.resources import locate
 from quadnas.space.layer import Layer
-from quadnas.space.search_space import SearchSpace, Slot
+from quadnas.space.search_space import SearchSpace, Slot, SpaceFile, space_from
 
 
 @contextmanager
@@ -113,6 +115,12 @@ def deployed(layers: Iterable[Layer], network: Network) -> nn.Sequential:
     """
     modules = zip(layers, network.eval().layers, strict=True)
     return nn.Sequential(*(block_of(layer)[0].deployed(module) for layer, module in modules)).eval()
+
+
+def load_space(name: str) -> SearchSpace:
+    """The search space of a packaged name, a path, or a name under $QUADNAS_HOME; raises ConfigError."""
+    path = locate("search_spaces", name)
+    return space_from(read_settings(path, SpaceFile), path, connects)
 
 
 def build(layer: Layer) -> nn.Module:

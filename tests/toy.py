@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from quadnas.blocks.base import connects
 from quadnas.config import parse_yaml, validated
 from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
@@ -25,7 +26,7 @@ def toy_space(
         "stem: {block: patchify, stride: 4}\ndownsample: {block: downsample, stride: 2}\n"
         f"stages:\n{stages}head: {{block: classifier}}\n"
     )
-    return space_from(validated(parse_yaml(text, "toy"), SpaceFile, "toy"), Path("toy.yaml"))
+    return space_from(validated(parse_yaml(text, "toy"), SpaceFile, "toy"), Path("toy.yaml"), connects)
 
 
 class FormulaDevice(LatencyModel):

@@ -127,9 +127,23 @@ class MetaFormerBlock(ResidualBlock):
 def block_of(layer: Layer) -> tuple[Block, Ports]:
     """The block that a layer names, checked against its ports; raises ConfigError."""
     block = validated(layer.arguments, BLOCKS[layer.block], f"block {layer.block!r}")
-    ports = Ports(layer.channels_in, layer.channels_out, layer.stride)
+    ports = _ports(layer)
     block.check(ports)
     return block, ports
+
+
+def connects(layer: Layer) -> bool:
+    """Whether the family that a layer names can connect its ports; raises ConfigError for wrong arguments."""
+    block = validated(layer.arguments, BLOCKS[layer.block], f"block {layer.block!r}")
+    try:
+        block.check(_ports(layer))
+    except ConfigError:
+        return False
+    return True
+
+
+def _ports(layer: Layer) -> Ports:
+    return Ports(layer.channels_in, layer.channels_out, layer.stride)
 
 
 def require_same_shape(name: str, ports: Ports) -> None:

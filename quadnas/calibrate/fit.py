@@ -35,9 +35,9 @@ from quadnas.latency.card import (
 )
 from quadnas.latency.model import Arrays
 from quadnas.latency.names import parts
+from quadnas.network import load_space
 from quadnas.resources import locate
 from quadnas.run.atomic import commit_bytes
-from quadnas.space.search_space import load_space
 
 ARRAY_FILE = "coefficients.safetensors"
 ENOUGH = 100  # covered networks, for quantiles of their own

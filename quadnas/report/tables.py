@@ -11,14 +11,14 @@ from quadnas.latency.devices import available_devices, load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.measurements import Measured, load_corrected
 from quadnas.latency.model import LatencyModel, estimate
-from quadnas.network import kernels_of
+from quadnas.network import kernels_of, load_space
 from quadnas.report.answer import Answer
 from quadnas.report.facts import interval_text
 from quadnas.report.residual import compare_measured
 from quadnas.search.derivation import interval_record
 from quadnas.search.problem import percentile, price_space, sample_latencies_ms
 from quadnas.space.model_spec import ModelSpec
-from quadnas.space.search_space import SearchSpace, load_space
+from quadnas.space.search_space import SearchSpace
 
 SAMPLES = 1000
 CLASSES = 1000

@@ -14,11 +14,11 @@ from quadnas.latency.kernels import Kernel
 from quadnas.latency.measurements import load_corrected
 from quadnas.latency.model import Estimate, LatencyModel, Price, estimate, upper_ms
 from quadnas.latency.table import LatencyTable, build_table
-from quadnas.network import kernels_of, position_kernels
+from quadnas.network import kernels_of, load_space, position_kernels
 from quadnas.resources import available
 from quadnas.search.objective import check_latency_loss
 from quadnas.search.settings import SearchSettings
-from quadnas.space.search_space import SearchSpace, load_space
+from quadnas.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)

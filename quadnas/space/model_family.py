@@ -16,16 +16,10 @@ from quadnas.resources import available, is_name
 from quadnas.space.layer import Layer, Positive
 from quadnas.space.model_spec import IMAGENET_INPUT, ModelSpec, counted_classes, load_model_spec
 from quadnas.space.net_config import NET_CONFIG_SUFFIXES, load_net_config
-from quadnas.space.search_space import BlockChoice
+from quadnas.space.search_space import BlockChoice, FixedBlock, FixedBlocks
 
 CLASSES = 1000
 """ImageNet's."""
-
-
-class FixedBlock(BlockChoice):
-    """A block of the stem or head; ``channels`` it gives, by default those of the first stage or the classes."""
-
-    channels: Positive | None = None
 
 
 class StageBlock(Settings):
@@ -73,13 +67,8 @@ class ModelFamily(Settings):
     stem: FixedBlock
     downsample: BlockChoice | None = None
     blocks: tuple[StageBlock, ...] = ()
-    head: Annotated[tuple[FixedBlock, ...], Field(min_length=1)]
+    head: FixedBlocks
     models: Annotated[dict[str, Design], Field(min_length=1)]
-
-    @field_validator("head", mode="before")
-    @classmethod
-    def _one_or_several(cls, head: Any) -> Any:
-        return (head,) if isinstance(head, dict) else head
 
     @field_validator("models")
     @classmethod

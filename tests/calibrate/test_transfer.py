@@ -31,8 +31,8 @@ from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage, Price
 from quadnas.latency.terms.general import Shapes
+from quadnas.network import load_space
 from quadnas.search.problem import percentile, price_space, sample_latencies_ms
-from quadnas.space.search_space import load_space
 
 MEASURED = Path(os.environ.get("QUADNAS_MEASURED", Path(__file__).parents[2] / "../shared/data")) / "a100"
 needs_data = pytest.mark.skipif(

@@ -13,10 +13,9 @@ import yaml
 from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import estimate
-from quadnas.network import kernels_of
+from quadnas.network import kernels_of, load_space
 from quadnas.resources import locate
 from quadnas.run.folder import RunFolder
-from quadnas.space.search_space import load_space
 from tests.cli.command import TINY_SEARCH, python, quadnas, write
 from tests.cli.conftest import Found
 

@@ -1,7 +1,7 @@
 """The networks whose kernels are known by heart, as layers of a model spec."""
 
+from quadnas.network import load_space
 from quadnas.space.layer import Layer
-from quadnas.space.search_space import load_space
 
 # expansion, channels, repeats, stride: table 2 of MobileNetV2 (arXiv 1801.04381)
 MOBILENET_V2 = (

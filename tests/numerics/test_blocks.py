@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from quadnas.blocks.base import BLOCKS, Block, Ports
+from quadnas.blocks.base import BLOCKS, Block, Ports, connects
 from quadnas.blocks.classifier import Classifier
 from quadnas.blocks.conv import Conv
 from quadnas.blocks.conv_bn import ConvBNBlock
@@ -113,7 +113,7 @@ def quadranet(channels: int, depths: tuple[int, ...]) -> SearchSpace:
         "stem: {block: patchify, stride: 4}\ndownsample: {block: downsample, stride: 2}\n"
         f"stages:\n{stages}head: {{block: classifier}}\n"
     )
-    return space_from(validated(parse_yaml(text, "t"), SpaceFile, "t"), Path("t.yaml"))
+    return space_from(validated(parse_yaml(text, "t"), SpaceFile, "t"), Path("t.yaml"), connects)
 
 
 @pytest.mark.parametrize(

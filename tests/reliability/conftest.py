@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from quadnas.latency.devices import load_device
+from quadnas.network import load_space
 from quadnas.search.problem import price_space
-from quadnas.space.search_space import load_space
 from tests.cli.command import TINY_SPACE
 
 from .runs import outcome

@@ -14,11 +14,11 @@ from quadnas.compare.networks import NetworkExperiment, size_of
 from quadnas.config import read_mapping, read_settings, validated
 from quadnas.data.augmentation import RandAugment
 from quadnas.data.base import SOURCES
+from quadnas.network import load_space
 from quadnas.resources import available, locate
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES
 from quadnas.space.model_family import find_model
-from quadnas.space.search_space import load_space
 from quadnas.training.standalone import TrainSettings
 from tests.structure.source import ROOT
 

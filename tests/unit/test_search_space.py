@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quadnas.blocks.base import connects
 from quadnas.config import parse_yaml, validated, write_yaml
 from quadnas.errors import ConfigError
-from quadnas.network import map_sizes
+from quadnas.latency.devices import load_device
+from quadnas.network import load_space, map_sizes
 from quadnas.resources import available
 from quadnas.search.problem import percentile, price_space, sample_latencies_ms
 from quadnas.space.architecture import Architecture
 from quadnas.space.layer import Layer
 from quadnas.space.model_spec import InputSpec, ModelSpec
-from quadnas.space.search_space import SearchSpace, SpaceFile, load_space, space_from
+from quadnas.space.search_space import SearchSpace, SpaceFile, space_from
 from tests.toy import FormulaDevice, taps_ms, toy_space
 
 LABELS = (
@@ -24,7 +26,7 @@ LABELS = (
 
 
 def space_of(text: str) -> SearchSpace:
-    return space_from(validated(parse_yaml(text, "s.yaml"), SpaceFile, "s.yaml"), Path("s.yaml"))
+    return space_from(validated(parse_yaml(text, "s.yaml"), SpaceFile, "s.yaml"), Path("s.yaml"), connects)
 
 
 @given(st.lists(st.lists(st.sampled_from(LABELS), min_size=1, max_size=4), min_size=1, max_size=4))
@@ -92,8 +94,8 @@ def test_a_stage_can_have_candidates_of_its_own() -> None:
     assert [slot.labels for slot in space.slots] == [("identity",), ("quadra-k3-e1", "quadra-k3-e2")]
 
 
-@pytest.mark.parametrize("name", available("search_spaces"))
-def test_shipped_spaces_offer_every_quadra_block_and_identity(name: str) -> None:
+@pytest.mark.parametrize("name", ["quadra_bn", "quadranet", "quadranet_s", "quadranet_xs"])
+def test_shipped_pyramids_offer_every_quadra_block_and_identity(name: str) -> None:
     space = load_space(name)
     family = "quadra_bn" if name == "quadra_bn" else "quadra"
     labels = tuple(label.replace("quadra", family) for label in LABELS)
@@ -101,13 +103,23 @@ def test_shipped_spaces_offer_every_quadra_block_and_identity(name: str) -> None
     assert len({slot.stage for slot in space.slots}) == 4
 
 
+@pytest.mark.parametrize("name", available("search_spaces"))
+def test_every_shipped_space_is_priced_on_the_devices_that_are_searched_for(name: str) -> None:
+    for device in ("a100", "cortexA76", "myriadvpu"):
+        low_ms, high_ms = price_space(load_space(name), load_device(device), 1000, 224).range_ms
+        assert 0 < low_ms < high_ms
+
+
+def test_the_mixed_space_offers_every_family_in_every_slot() -> None:
+    for slot in load_space("mixed").slots:
+        assert {label.partition("-")[0] for label in slot.labels} == {"quadra", "conv", "mbconv", "identity"}
+
+
 @pytest.mark.parametrize(
     ("device", "limit_ms", "name"),
     [("cortexA76", 300, "quadranet"), ("myriadvpu", 30, "quadranet_xs"), ("a100", 3, "quadranet_s")],
 )
 def test_every_device_has_a_space_around_its_limit(device: str, limit_ms: float, name: str) -> None:
-    from quadnas.latency.devices import load_device
-
     space = load_space(name)
     table = price_space(space, load_device(device), 1000, 224)
     sampled = sample_latencies_ms(table, 1000)

@@ -31,12 +31,12 @@ from quadnas.latency.backends.additive import Additive
 from quadnas.latency.card import DeviceCard, Rerun, write_card
 from quadnas.latency.fusion import fuse
 from quadnas.latency.model import LatencyModel, estimate
-from quadnas.network import kernels_of, operators_of, require_size
+from quadnas.network import kernels_of, load_space, operators_of, require_size
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import stop_requested
 from quadnas.search.constraint import derive
 from quadnas.search.problem import price_space
-from quadnas.space.search_space import SearchSpace, load_space
+from quadnas.space.search_space import SearchSpace
 
 CLASSES = 1000
 BAD = 0.10  # relative error of a chain around which finer samples are drawn
