@@ -1,8 +1,8 @@
 """The supernet with entangled weights: a smaller candidate computes with a part of a larger one's weights.
 
 Sources: Single-Path NAS (arXiv 1904.02877) for kernels inside kernels, BigNAS (arXiv 2003.11142) for channels in
-channels. Matrices and kernels are shared; vectors (biases, norms, layer scales) and buffers are each candidate's own,
-so that each finds its own scale: a quadratic branch shrinks with its kernel.
+channels. Matrices and kernels are shared; vectors (biases, norms, layer scales) and buffers are each candidate's
+own, so that each finds its own scale: a quadratic branch shrinks with its kernel.
 """
 
 import torch
