@@ -4,18 +4,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from matplotlib.figure import Figure
 from pydantic import AfterValidator, Field
 
 from quadnas.compare.table import Column, Row, Table, Value, ratios
 from quadnas.config import Settings, read_mapping, validated
-from quadnas.errors import ConfigError
+from quadnas.errors import ConfigError, QuadnasError
 from quadnas.registry import Registry, did_you_mean
 from quadnas.run.events import Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
+
+ARMS = "arms"
+"""The folder of the units that are themselves runs."""
 
 Record = dict[str, Any]
 """What one unit found, as JSON."""
@@ -64,16 +67,20 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a unit is measured with: the run's folder, observers, the request to stop, a clock in seconds."""
+    """What a unit is measured with: the run's folder, observers, the request to stop, a clock in seconds.
+
+    ``shared``: other units may run beside it, so that the times it takes mean nothing.
+    """
 
     folder: RunFolder
     observe: Observer
     stop: StopFlag
     clock: Callable[[], float]
+    shared: bool = False
 
     def path(self, unit: Unit) -> Path:
         """The run folder of a unit that is itself a run, which may not be there yet."""
-        return self.folder.path / "arms" / str(unit)
+        return self.folder.path / ARMS / str(unit)
 
 
 class Work(ABC):
@@ -94,8 +101,10 @@ class Experiment(Settings):
 
     A kind is one file in ``quadnas/compare/kinds``. It narrows ``arms`` to its own subclass of ``Arm``.
     ``about`` says what is measured and what was chosen; ``source`` where the published values stand.
+    ``undisturbed``: its units measure what others beside them would falsify.
     """
 
+    undisturbed: ClassVar[bool] = False
     format: Literal["quadnas-experiment/1"]
     kind: str
     title: str
@@ -150,6 +159,25 @@ class Experiment(Settings):
             ),
             self.notes({arm: found for arm, found in by_arm.items() if found}),
         )
+
+    def for_each_arm(self, check: Callable[[str], T]) -> dict[str, T]:
+        """What ``check`` returns for every arm; raises the first error's kind with the errors of all arms."""
+        found: dict[str, T] = {}
+        refused: dict[str, list[str]] = {}
+        errors: list[QuadnasError] = []
+        for arm in self.arms:
+            try:
+                found[arm] = check(arm)
+            except QuadnasError as error:
+                errors.append(error)
+                refused.setdefault(str(error), []).append(f"arms.{arm}")
+        if errors:
+            told = (
+                text if f"{arms[0]}." in text or f"{arms[0]}:" in text else f"{', '.join(arms)}: {text}"
+                for text, arms in refused.items()
+            )
+            raise type(errors[0])("; ".join(told))
+        return found
 
     def by_arm(self, records: Mapping[Unit, Record]) -> dict[str, list[Record]]:
         """The records of every arm, in the order of its units."""

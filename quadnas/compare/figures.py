@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -85,6 +86,50 @@ def panel_grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
     for axes in panels[count:]:
         axes.set_visible(False)
     return figure, panels[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """One arm's networks as (latency in ms, fraction correct), and the limits in ms on the same axis."""
+
+    arm: str
+    points: Sequence[tuple[float, float]]
+    limits_ms: Sequence[float] = ()
+
+
+def draw_clouds(axes: Axes, clouds: Sequence[Cloud], xlabel: str) -> None:
+    """Accuracy over latency: small dots for networks, a large mark for their mean, dashed lines for limits."""
+    for number, (cloud, marker) in enumerate(zip(clouds, cycle("osD^vPX"), strict=False)):
+        if not cloud.points:
+            continue
+        colour = f"C{number % 10}"
+        xs, ys = ([part[side] for part in cloud.points] for side in (0, 1))
+        ys = [100 * y for y in ys]
+        axes.plot(xs, ys, ".", color=colour, markersize=4, alpha=0.6)
+        middle = sum(xs) / len(xs), sum(ys) / len(ys)
+        axes.plot(*middle, marker, color=colour, label=cloud.arm, markersize=6)
+        for limit_ms in cloud.limits_ms:
+            axes.axvline(limit_ms, color="0.4", linestyle="--", linewidth=0.8)
+    axes.set(xlabel=xlabel, ylabel="accuracy, %", xlim=(0, None))
+    axes.grid(color="0.92", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def draw_differences(axes: Axes, table: Table) -> None:
+    """A forest plot: every row's ``difference`` with ``low`` and ``high``, hollow where it has no interval."""
+    for line, row in enumerate(table.rows):
+        middle, low, high = (number_of(row.values.get(key)) for key in ("difference", "low", "high"))
+        if middle is None:
+            continue
+        if low is not None and high is not None:
+            axes.plot([100 * low, 100 * high], [line, line], "-", color=RIVAL, linewidth=3)
+        axes.plot(100 * middle, line, "o", color=OURS, markerfacecolor="white" if low is None else OURS)
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.set_yticks(range(len(table.rows)), [row.arm.replace(" minus ", "\nminus ") for row in table.rows])
+    axes.set_ylim(len(table.rows) - 0.4, -0.6)
+    axes.set_xlabel("difference, points (bar: 95 %)")
+    axes.grid(axis="x", color="0.9", linewidth=0.7)
+    axes.set_axisbelow(True)
 
 
 def _draw_panel(axes: Axes, panel: Panel, colours: Sequence[str]) -> None:

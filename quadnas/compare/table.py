@@ -1,10 +1,12 @@
-"""The table of an experiment: measured values with the published ones beside them, as CSV, Markdown and text."""
+"""The table of an experiment: measured values beside the published ones, as CSV, Markdown, LaTeX and text."""
 
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from quadnas.compare.latex import escaped, floating, tabular
 
 Value = float | int | str | None
 
@@ -43,11 +45,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under columns; ``notes`` are sentences that belong below."""
+    """Rows under columns; ``notes`` are sentences that belong below, ``more`` are further tables by their names.
+
+    ``title`` stands above it where it is one of those, ``first`` above the names of its rows.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    title: str = ""
+    first: str = "arm"
+    more: Mapping[str, "Table"] = field(default_factory=dict)
 
     def grid(self, *, raw: bool = False) -> list[list[str]]:
         """Titles and one line per arm; a paper's column stands only where there is a published value.
@@ -55,7 +63,7 @@ class Table:
         ``raw``: keys, full precision and the reasons of failures, for machines.
         """
         failed = [Column("failure", "failed")] if raw and any(row.failure for row in self.rows) else []
-        quantities = [Column("arm", "arm"), *self._all_columns(), *failed]
+        quantities = [Column("arm", self.first), *self._all_columns(), *failed]
         titles = [column.key if raw else column.title for column in quantities]
         lines = [[_cell(column, row, raw=raw) for column in quantities] for row in self.rows]
         return [titles, *lines]
@@ -67,14 +75,22 @@ class Table:
         return buffer.getvalue()
 
     def as_markdown(self) -> str:
-        """A Markdown table and the notes."""
+        """A Markdown table and the notes, and so on for further tables."""
         titles, *lines = ([cell.replace("|", "\\|") for cell in line] for line in self.grid())
         ruled = [titles, ["---", *("---:" for _ in titles[1:])], *lines]
         table = "\n".join(f"| {' | '.join(line)} |" for line in ruled)
-        return "\n\n".join([table, *self._sentences()]) + "\n"
+        below = [f"## {further.title}\n\n{further.as_markdown()}".rstrip() for further in self.more.values()]
+        return "\n\n".join([table, *self.sentences(), *below]) + "\n"
+
+    def as_latex(self, caption: str) -> str:
+        """A floating table for a document that uses the package booktabs, one for each further table as well."""
+        titles, *lines = ([escaped(cell) for cell in line] for line in self.grid())
+        below = [further.as_latex(further.title) for further in self.more.values()]
+        notes = [escaped(sentence) for sentence in self.sentences()]
+        return "\n".join([floating(escaped(caption), tabular(titles, lines), notes), *below])
 
     def as_text(self) -> str:
-        """For the terminal: aligned columns and the notes."""
+        """For the terminal: aligned columns and the notes, and so on for further tables."""
         grid = self.grid()
         widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
         lines = [
@@ -84,7 +100,8 @@ class Table:
             ).rstrip()
             for line in grid
         ]
-        return "\n".join(["\n".join(lines), "", *self._sentences()]).rstrip()
+        below = [f"\n{further.title}\n{further.as_text()}" for further in self.more.values()]
+        return "\n".join(["\n".join(lines), "", *self.sentences(), *below]).rstrip()
 
     def as_records(self) -> list[dict[str, Any]]:
         """Every row as plain data."""
@@ -99,7 +116,8 @@ class Table:
             for row in self.rows
         ]
 
-    def _sentences(self) -> list[str]:
+    def sentences(self) -> list[str]:
+        """Why rows failed, then the notes."""
         return [f"{row.arm} failed: {row.failure}" for row in self.rows if row.failure] + list(self.notes)
 
     def _all_columns(self) -> list[Column]:

@@ -1,50 +1,107 @@
-"""Searches side by side: what each of them finds under its limit, over several seeds."""
+"""Searches side by side, beside networks that are given: what each finds under its limit, over several seeds."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
-from statistics import fmean, stdev
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from quadnas.compare.evidence import SearchTimer, bound_text, limit_bound
 from quadnas.compare.experiment import KINDS, Arm, ArmName, Bench, Experiment, Record, Seeds, Unit, Work
-from quadnas.compare.figures import PAPER
+from quadnas.compare.figures import Cloud, draw_clouds, draw_differences
+from quadnas.compare.grid import with_grid_arms
 from quadnas.compare.networks import cost_columns, latencies_ms, latency_key, require_devices, size_of
+from quadnas.compare.pairs import Samples, paired_table
+from quadnas.compare.statistics import mean_interval
 from quadnas.compare.table import Column, Table, Value
 from quadnas.config import overlaid, validated
+from quadnas.data.base import load_data
+from quadnas.errors import ConfigError
+from quadnas.registry import did_you_mean
 from quadnas.report.page import write_report
 from quadnas.run.folder import RunFolder
 from quadnas.search import loop
+from quadnas.search.derivation import model_spec
 from quadnas.search.settings import SearchSettings
-from quadnas.space.model_spec import load_model_spec
+from quadnas.space.model_family import find_model
+from quadnas.space.model_spec import ModelSpec, load_model_spec
+from quadnas.training import standalone
+from quadnas.training.device import arithmetic, compute_device
+from quadnas.training.standalone import TrainSettings, train_network, with_classes_of
+
+_TRAINED_ALIKE = (SearchSettings.model_fields.keys() & TrainSettings.model_fields.keys()) - {"seed"}
 
 
 class SearchArm(Arm):
-    """``search``: the settings of ``quadnas search`` in which this arm differs from the experiment's."""
+    """``search``: the settings of ``quadnas search`` in which this arm differs from the experiment's.
+
+    ``model`` is a network that is not searched but given, by name or file, and trained like those that are found.
+    ``against``: title -> the arm whose accuracy is taken off this one's, seed by seed.
+    """
 
     search: dict[str, Any] = Field(default_factory=dict)
+    model: str | None = None
 
 
 @KINDS.register("search")
 class Search(Experiment):
     """Every arm searches with every seed, as ``quadnas search --config`` does it.
 
-    ``devices``: what is found is predicted on these too, whichever it was found for.
+    ``grid``: axes whose crossings are arms (see ``with_grid_arms``), so it is empty once it was read.
+    ``training``: settings of ``quadnas train``, at least ``epochs``; every network, found or given, is then
+    trained from scratch with them, where they say nothing else with the data and recipe of its search.
+    ``devices``: every network is predicted on these too, whichever it was found for.
     """
 
     arms: Mapping[ArmName, SearchArm]
+    grid: tuple[Mapping[ArmName, dict[str, Any]], ...] = ()
     search: dict[str, Any]
+    training: dict[str, Any] = Field(default_factory=dict)
     seeds: Seeds = (0,)
     devices: tuple[str, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _crossed(cls, data: Any) -> Any:
+        return with_grid_arms(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _given_networks_are_trained(self) -> "Search":
+        for name, arm in self.arms.items():
+            if arm.model is not None and (arm.search or not self.training):
+                raise ValueError(
+                    f"arms.{name}.model: a given network is not searched, so it has no 'search', and is trained "
+                    "as 'training' says: give 'training: {epochs: ...}'"
+                )
+        return self
+
     def settings(self, arm: str, seed: int) -> SearchSettings:
-        """The settings of one search; raises ConfigError."""
-        merged = overlaid(overlaid(self.search, self.arms[arm].search), {"seed": seed})
-        return validated(merged, SearchSettings, f"arms.{arm}.search")
+        """The settings of one search; with ``training`` it retrains nothing itself. Raises ConfigError."""
+        below = {"schedule": {"retrain_epochs": 0}} if self.training else {}
+        merged = overlaid(overlaid(below, self.search), self.arms[arm].search)
+        return validated({**merged, "seed": seed}, SearchSettings, f"arms.{arm}.search")
+
+    def train_settings(self, arm: str, seed: int, spec: ModelSpec) -> TrainSettings:
+        """The settings of the training of an arm's network; raises ConfigError."""
+        for key in self.training:
+            if key not in (allowed := {*_TRAINED_ALIKE, "epochs"}):
+                raise ConfigError(f"training: unknown key {key!r}; {did_you_mean(key, allowed)}")
+        searched = overlaid(self.search, self.arms[arm].search)
+        alike = {key: value for key, value in searched.items() if key in _TRAINED_ALIKE}
+        return validated(
+            {**overlaid(alike, self.training), "model": spec, "seed": seed}, TrainSettings, "training"
+        )
+
+    def input_size(self, arm: str) -> int:
+        """The side in pixels at which an arm's network is to be deployed."""
+        default = SearchSettings.model_fields["input_size"].default
+        return int(overlaid(self.search, self.arms[arm].search).get("input_size", default))
 
     def prepare(self) -> "SearchWork":
-        """Check every search: space, device, limit, data."""
+        """Check every search and training: space, device, limit, data, network."""
         return SearchWork(self)
 
     def units(self) -> tuple[Unit, ...]:
@@ -53,73 +110,179 @@ class Search(Experiment):
 
     def columns(self) -> tuple[Column, ...]:
         """Accuracy first."""
-        sizes = {self.settings(arm, self.seeds[0]).input_size for arm in self.arms}
+        repeated = len(self.seeds) > 1
         return (
             Column("accuracy", "accuracy, %", 2, 100),
-            *([Column("deviation", "+- over seeds", 2, 100)] if len(self.seeds) > 1 else []),
+            *([Column("half", "+- (95 %)", 2, 100), Column("seeds", "seeds", 0)] if repeated else []),
+            Column("device", "searched for"),
             Column("limit_ms", "limit, ms", 2),
             Column("latency_ms", "latency, ms", 2),
-            *cost_columns(self.devices, max(sizes)),
-            Column("device", "device"),
+            Column("binding", "limit bound"),
+            *cost_columns(self.devices, max(map(self.input_size, self.arms))),
+            Column("search_s", "search, s", 0),
         )
 
     def row(self, arm: str, records: Sequence[Record]) -> dict[str, Value]:
         """Over the seeds; the latency is the highest, for the limit must hold for all."""
-        accuracies = [record["accuracy"] for record in records]
-        means = ("parameters", "macs", *map(latency_key, self.devices))
+        accuracy = mean_interval([record["accuracy"] for record in records])
+        means = ("parameters", "macs", "search_s", *map(latency_key, self.devices))
+        first, latencies_ms = records[0], [record["latency_ms"] for record in records]
         return {
-            "accuracy": fmean(accuracies),
-            "deviation": stdev(accuracies) if len(accuracies) > 1 else None,
-            "limit_ms": records[0]["limit_ms"],
-            "latency_ms": max(record["latency_ms"] for record in records),
+            "accuracy": accuracy.value,
+            "half": accuracy.half,
+            "seeds": accuracy.count,
+            "device": first["device"],
+            "limit_ms": first["limit_ms"],
+            "latency_ms": None if None in latencies_ms else max(latencies_ms),
+            "binding": bound_text([record["binding"] for record in records]),
             **{key: _mean([record[key] for record in records]) for key in means},
-            "device": records[0]["device"],
         }
 
+    def table(self, records: Mapping[Unit, Record], failures: Mapping[Unit, str]) -> Table:
+        """The arms, and their paired differences instead of ratios."""
+        table = super().table(records, failures)
+        rows = tuple(replace(row, ratios={}, paper_ratios={}) for row in table.rows)
+        pairs = paired_table(self._samples(self.by_arm(records)), self.pairs())
+        return replace(table, rows=rows, more={"pairs": pairs} if pairs else {})
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """What is held against what: as ``against`` says, or where no arm says it, all against all."""
+        named = [(arm, rival) for arm, own in self.arms.items() for rival in own.against.values()]
+        arms = list(self.arms)
+        return tuple(named or ((arm, before) for i, arm in enumerate(arms) for before in arms[:i]))
+
     def notes(self, records: Mapping[str, Sequence[Record]]) -> tuple[str, ...]:
-        """The architectures that were found."""
-        return tuple(f"{arm} found {rows[0]['architecture']} first." for arm, rows in records.items())
+        """What the columns mean, and the architectures that were found."""
+        trained = ", then trained from scratch" if self.training else ""
+        size = len(self.seeds)
+        spread = (
+            f"Accuracy: mean over {size} seeds, each of which is searched anew{trained}; 95 % by Student's t."
+            if size > 1
+            else f"One seed for everything{trained}: accuracies have no interval."
+        )
+        bound = (
+            "A limit bound if the search without it would have chosen a network above it; 'all fit' says that "
+            "every network of the space is within it."
+        )
+        found = (
+            f"{arm} found {rows[0]['architecture']} first."
+            for arm, rows in records.items()
+            if rows[0]["architecture"]
+        )
+        return (spread, bound, *found)
 
     def draw(self, table: Table, records: Mapping[str, Sequence[Record]]) -> Figure:
-        """Accuracy over latency, with the limits."""
-        return _against_limits(table, records)
+        """Accuracy over latency with the limits, device by device, and below the paired differences."""
+        pairs, devices = table.more.get("pairs"), self.devices or ("",)
+        heights = [4.2, *([0.8 + 0.42 * len(pairs.rows)] if pairs else [])]
+        figure = Figure(figsize=(1 + 4.6 * len(devices), sum(heights) + 0.8), layout="constrained")
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        panels = parts[0].subplots(1, len(devices), sharey=True, squeeze=False)[0]
+        titles = {column.key: column.title for column in table.columns}
+        for axes, device in zip(panels, devices, strict=True):
+            key = latency_key(device) if device else "latency_ms"
+            clouds = [_cloud(arm, records.get(arm, ()), key, device) for arm in self.arms]
+            draw_clouds(axes, clouds, f"{titles[key]} (dashed: limits)")
+        parts[0].legend(*_handles(panels), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+        if pairs:
+            draw_differences(parts[1].subplots(), pairs)
+        return figure
+
+    def _samples(self, records: Mapping[str, Sequence[Record]]) -> Samples:
+        return {arm: {row["seed"]: row["accuracy"] for row in rows} for arm, rows in records.items()}
 
 
 class SearchWork(Work):
-    """Searches in run folders of their own."""
+    """Searches and trainings in run folders of their own; ``given`` networks have the classes of the data."""
 
     def __init__(self, experiment: Search) -> None:
         self._experiment = experiment
         require_devices(experiment.devices)
-        inputs: dict[str, object] = {}
-        for arm in experiment.arms:
-            found = loop.prepare(experiment.settings(arm, experiment.seeds[0])).inputs
-            inputs.update({f"{name} of {arm}": value for name, value in found.items()})
-        self.inputs: Mapping[str, object] = inputs
+        self._given: dict[str, ModelSpec] = {}
+        checked = experiment.for_each_arm(self._check)
+        self.inputs: Mapping[str, object] = {
+            f"{name} of {arm}": value for arm, found in checked.items() for name, value in found.items()
+        }
 
     def measure(self, unit: Unit, bench: Bench) -> Record:
-        """Search, or go on searching."""
-        settings = self._experiment.settings(unit.arm, int(unit.part.removeprefix("seed")))
-        work = loop.prepare(settings)
-        path = bench.path(unit)
-        if (path / "run.json").exists():
-            folder = RunFolder.open(path)
+        """Search and train, or go on with it."""
+        experiment, seed, path = self._experiment, int(unit.part.removeprefix("seed")), bench.path(unit)
+        if unit.arm in self._given:
+            record, spec, trained_in = _NOT_SEARCHED, self._given[unit.arm], path
         else:
-            path.parent.mkdir(exist_ok=True)
-            folder = RunFolder.create(path, settings.model_dump(mode="json"))
+            record = self._search(unit.arm, seed, path, bench)
+            spec, trained_in = load_model_spec(path / loop.MODEL), path / _TRAINING
+        if experiment.training:
+            record = {**record, "accuracy": self._train(unit.arm, seed, spec, trained_in, bench)}
+        size = experiment.input_size(unit.arm)
+        costs = {**size_of(spec.layers, size), **latencies_ms(spec.layers, size, experiment.devices)}
+        return {"seed": seed, **record, **costs}
+
+    def _check(self, arm: str) -> Mapping[str, object]:
+        """Load and check what an arm needs; returns its inputs. Raises what ``prepare`` raises."""
+        model = self._experiment.arms[arm].model
+        if model is not None:
+            return self._check_given(arm, model)
+        work = loop.prepare(self._experiment.settings(arm, self._experiment.seeds[0]))
+        if self._experiment.training:
+            any_choices = [0] * len(work.problem.space.slots)
+            self._check_training(arm, model_spec(work.problem, work.data, any_choices, work.train_size))
+        return work.inputs
+
+    def _check_given(self, arm: str, model: str) -> Mapping[str, object]:
+        spec = find_model(model)
+        settings = self._experiment.train_settings(arm, self._experiment.seeds[0], spec)
+        spec = with_classes_of(spec, load_data(settings.data, limit=settings.train_images))
+        self._given[arm] = spec
+        identity = self._check_training(arm, spec)
+        return {"model": spec.layers, "data": identity, **arithmetic(compute_device())}
+
+    def _check_training(self, arm: str, spec: ModelSpec) -> object:
+        """What tells the data of a training apart; raises ConfigError, DataError."""
+        _, data, _ = standalone.prepare(self._experiment.train_settings(arm, self._experiment.seeds[0], spec))
+        return data.identity
+
+    def _search(self, arm: str, seed: int, path: Path, bench: Bench) -> Record:
+        settings = self._experiment.settings(arm, seed)
+        work = loop.prepare(settings)
+        known = (path / "run.json").exists()
+        folder = RunFolder.open(path) if known else _created(path, settings.model_dump(mode="json"))
+        timer = SearchTimer(bench.observe, bench.clock, bench.clock())
         with folder:
-            result = loop.search(work, folder, bench.observe, bench.stop)
+            result = loop.search(work, folder, timer, bench.stop)
             write_report(folder, settings, result, work.problem.model.card)
-        layers = load_model_spec(path / loop.MODEL).layers
         return {
             "accuracy": result.accuracy,
             "limit_ms": result.limit_ms,
             "latency_ms": result.latency_ms,
+            "searched_on": settings.device,
             "device": work.problem.model.card.device,
+            "binding": limit_bound(folder.journal.read(), work.problem),
             "architecture": result.architecture,
-            **size_of(layers, settings.input_size),
-            **latencies_ms(layers, settings.input_size, self._experiment.devices),
+            # of a search that went on, only the end was timed
+            "search_s": None if known or bench.shared else timer.seconds,
         }
+
+    def _train(self, arm: str, seed: int, spec: ModelSpec, path: Path, bench: Bench) -> float:
+        """Train from scratch, or go on with it; the accuracy on the test split."""
+        known = (path / "run.json").exists()
+        settings = self._experiment.train_settings(arm, seed, spec)
+        path.parent.mkdir(exist_ok=True)
+        with RunFolder.open(path) if known else standalone.new_run(settings, path) as folder:
+            return train_network(folder, bench.observe, bench.stop).accuracy
+
+
+_TRAINING = "training"
+"""The folder, within that of a search, in which what it found is trained from scratch."""
+
+_NOT_SEARCHED: Record = dict.fromkeys(
+    ("limit_ms", "latency_ms", "searched_on", "device", "binding", "architecture", "search_s")
+)
+
+
+def _created(path: Path, settings: Mapping[str, Any]) -> RunFolder:
+    path.parent.mkdir(exist_ok=True)
+    return RunFolder.create(path, settings)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -127,21 +290,20 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
-def _against_limits(table: Table, records: Mapping[str, Sequence[Record]]) -> Figure:
-    """Accuracy over latency of everything that was searched: a colour for every arm, its limit as a line."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for number, (row, marker) in enumerate(zip(table.rows, cycle("osD^vP"), strict=False)):
-        found = records.get(row.arm, ())
-        points = [(record["latency_ms"], 100 * record["accuracy"]) for record in found]
-        if points:
-            colour = f"C{number}"
-            axes.plot(*zip(*points, strict=True), marker, color=colour, label=row.arm)
-            axes.axvline(found[0]["limit_ms"], color=colour, linestyle="--", linewidth=0.9)
-        if "accuracy" in row.paper and "latency_ms" in row.paper:
-            axes.plot(row.paper["latency_ms"], 100 * row.paper["accuracy"], "*", color=PAPER, markersize=11)
-    axes.set(xlabel="predicted latency, ms (dashed: limit)", ylabel="accuracy, %", xlim=(0, None))
-    axes.grid(color="0.92", linewidth=0.7)
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    return figure
+def _cloud(arm: str, records: Sequence[Record], key: str, device: str) -> Cloud:
+    """An arm on the axis of ``key``; its limit stands there if it is one of that ``device``, or of its own."""
+    points = [(row[key], row["accuracy"]) for row in records if row[key] is not None]
+    own = [
+        row["limit_ms"] for row in records[:1] if row["searched_on"] and device in ("", row["searched_on"])
+    ]
+    return Cloud(arm, points, own)
+
+
+def _handles(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """Every arm once, whichever panel shows it."""
+    found = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    return list(found.values()), list(found)
