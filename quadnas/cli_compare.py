@@ -22,6 +22,20 @@ def compare(
     file: Annotated[Path | None, typer.Argument(help="An experiment (YAML), see experiments/paper.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder [runs/FILE].")] = None,
     resume: Resume = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Arms at once [1; on a cluster: all].")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Run on a cluster by its engine: slurm, ray.")
+    ] = None,
+    cluster_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cluster-option",
+            metavar="KEY=VALUE",
+            help="Of every job: cpus, gpus, memory_gb; for slurm also hours, partition.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run an experiment: all its arms side by side, in one table, one picture and one page."""
@@ -34,12 +48,13 @@ def compare(
             "or --resume RUN"
         )
     from quadnas.compare import engine, result
+    from quadnas.compare.executor import executor_for, require_undisturbed
     from quadnas.compare.experiment import experiment_from, read_experiment
-    from quadnas.compare.machine import machine_text
     from quadnas.report.progress import Progress
     from quadnas.run.folder import RunFolder
     from quadnas.run.interrupt import stop_requested
 
+    executor = executor_for(workers, cluster, cluster_option or ())
     experiment = read_experiment(file) if file else None
     if resume:
         folder = RunFolder.open(resume)
@@ -47,15 +62,17 @@ def compare(
         if experiment:
             engine.require_same(experiment, folder, str(file))
         experiment = experiment_from(folder.settings, str(resume))
+        require_undisturbed(experiment, executor)
         work = experiment.prepare()
     else:
         assert file is not None and experiment is not None
+        require_undisturbed(experiment, executor)
         work = experiment.prepare()  # what is missing is refused before there is a run folder
         path = out or unused_folder("runs", file.stem)
         folder = RunFolder.create(path, experiment.model_dump(mode="json"))
     with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
-        outcome = engine.run_experiment(experiment, work, folder, progress, stop)
-        result.write_outcome(experiment, outcome, folder, machine_text())
+        outcome = engine.run_experiment(experiment, work, folder, progress, stop, executor)
+        result.write_outcome(experiment, outcome, folder, "; ".join(outcome.machines))
     answer = {"run": str(folder.path), "kind": experiment.kind, "rows": outcome.table.as_records()}
     print_answer(answer, as_json, f"{outcome.table.as_text()}\n\n{folder.path / result.PAGE}")
     engine.raise_failures(outcome, folder)

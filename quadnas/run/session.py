@@ -37,7 +37,7 @@ class Session:
         self._stop = stop
         self._clock = clock
         self._commit_seconds = commit_seconds
-        self._inputs = {name: _fingerprint(value) for name, value in inputs.items()}
+        self._inputs = digests(inputs)
         self._committed_at = clock()
 
     def resume(self) -> Checkpoint | None:
@@ -88,6 +88,6 @@ class Session:
             )
 
 
-def _fingerprint(value: object) -> str:
-    """sha256 of what a frozen value looks like, which is all that it is."""
-    return hashlib.sha256(repr(value).encode()).hexdigest()
+def digests(inputs: Mapping[str, object]) -> dict[str, str]:
+    """sha256 of what each frozen value looks like, which is all that it is."""
+    return {name: hashlib.sha256(repr(value).encode()).hexdigest() for name, value in inputs.items()}

@@ -4,6 +4,7 @@ The count runs on the meta device, which holds no data: it is exact for any batc
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from matplotlib.figure import Figure
@@ -62,6 +63,7 @@ class TrainingMemory(NetworkExperiment):
     """One training step of every arm on ``batch`` images of side ``input_size``, fp32."""
 
     batch: Count = 64
+    undisturbed: ClassVar[bool] = True
 
     def prepare(self) -> "MemoryWork":
         """Lay out every network."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -35,6 +35,7 @@ class Throughput(NetworkExperiment):
     threads: Count = 1
     rounds: Count = 9
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    undisturbed: ClassVar[bool] = True
 
     def prepare(self) -> "ThroughputWork":
         """Lay out every network."""

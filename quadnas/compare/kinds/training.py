@@ -140,7 +140,7 @@ class TrainingWork(Work):
         return {
             "accuracy": score.accuracy,
             "loss": score.loss,
-            "step_ms": timer.median_ms,
+            "step_ms": None if bench.shared else timer.median_ms,
             "images": self._images,
             "train_size": self._size,
             **size_of(spec.layers, settings.input_size),
