@@ -13,6 +13,7 @@ _COMMANDS = {
     '"': "''",
     "[": "{[}",  # behind a line's end, [ and * would be its arguments
     "]": "{]}",
+    "`": "{`}",  # or ?` and !` print Spanish marks
     "*": "{*}",
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
     "\N{MINUS SIGN}": "$-$",

@@ -162,6 +162,8 @@ def kendall(
     if math.isnan(tau):
         return Interval(tau, None, None, pairs)
     drawn = taus(generator.multinomial(len(x), [1 / len(x)] * len(x), size=resamples).astype(float))
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    drawn, tail = drawn[~np.isnan(drawn)], (1 - confidence) / 2
+    if not drawn.size:
+        return Interval(tau, None, None, pairs)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
     return Interval(tau, float(low), float(high), pairs)
