@@ -34,3 +34,8 @@ def read_label(text: str) -> Label:
             return Label(family, dict(reversed(arguments.items())))
         arguments[match[1]] = float(match[2])
         family = head
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could command a terminal; it keeps its line breaks."""
+    return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)

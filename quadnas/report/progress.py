@@ -1,13 +1,17 @@
-"""The progress bars of a search on stderr: an observer of its events."""
+"""The progress of a run on stderr: an observer of its events, live on a terminal, line by line elsewhere."""
 
 import math
+import os
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Never, TextIO
+from typing import Never, Protocol, TextIO
 
 from tqdm import tqdm
 
 from quadnas.report.facts import ms, percent
+from quadnas.report.live import LiveView, PhaseState
 from quadnas.run.events import (
     ArchitectureStep,
     Derived,
@@ -17,92 +21,114 @@ from quadnas.run.events import (
     PhaseStarted,
     WeightStep,
 )
+from quadnas.search.result import SlotRecord
 
-_NEWEST = 0.05
-_BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
 _LINE = "{desc} {n_fmt}/{total_fmt} ({percentage:.0f}%), {remaining} left{postfix}"
 
 
-class Progress(AbstractContextManager["Progress"]):
-    """One bar per phase: running means of loss and accuracy, E[ms] against the limit, multiplier, time left.
+class View(Protocol):
+    """A way to show phases; at most one is open."""
 
-    Call it with every event; leave it as a context manager, also on an interruption, to close the bar. Where
-    ``stream`` is no terminal it writes a line for every tenth of a phase instead.
+    def start(self, state: PhaseState) -> None:
+        """Open a phase."""
+
+    def advance(self, state: PhaseState) -> None:
+        """Show its state after a step."""
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def close(self) -> None:
+        """Leave the last state of the open phase, if there is one."""
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Step and rate, running means of loss and accuracy, latency against the limit, multiplier, time left.
+
+    Call it with every event; leave it as a context manager, also on an interruption, to close the open phase. On
+    a terminal it is a view that changes in place, with the most probable candidate of each of the ``slots``; where
+    ``stream`` is none it writes a line for every tenth of a phase. ``clock`` gives seconds.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._live = stream.isatty()
-        self._bar: tqdm[Never] | None = None
-        self._loss = self._accuracy = 0.0
-        self._seen = 0
-        self._latency = ""
+    def __init__(
+        self,
+        stream: TextIO,
+        slots: Sequence[SlotRecord] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        live = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._view: View = LiveView(stream, slots, clock) if live else LogLines(stream)
+        self._state: PhaseState | None = None
 
     def __call__(self, event: Event) -> None:
         """Show an event; unknown ones are passed over."""
         match event:
             case PhaseStarted():
-                self._start(event)
-            case WeightStep():
-                self._advance(event)
-            case ArchitectureStep():
-                self._latency = (
-                    f"E[ms] {event.expected_ms:.4g}/{event.limit_ms:g}, mult {event.multiplier:.2g}"
-                )
+                self._view.close()
+                self._state = PhaseState(event.phase, event.step, event.steps)
+                self._view.start(self._state)
+            case WeightStep() if self._state:
+                self._state.advance(event)
+                self._view.advance(self._state)
+            case ArchitectureStep() if self._state:
+                self._state.architecture = event
             case Derived():
-                self._say(f"architecture found: {ms(event.bound_ms)}, within the limit")
+                self._view.close()
+                self._view.say(f"architecture found: {ms(event.bound_ms)}, within the limit")
             case Evaluated():
-                self._say(
+                self._view.close()
+                self._view.say(
                     f"{event.network} weights: {percent(event.accuracy)} of {event.images:,} images "
                     f"of the {event.split} split"
                 )
             case Notice():
-                self._say(event.text)
+                self._view.say(event.text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self._view.close()
 
-    def _start(self, event: PhaseStarted) -> None:
-        self._close()
-        self._seen = 0
-        self._latency = ""
+
+class LogLines:
+    """A line for every tenth of a phase, with the time that is left."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: tqdm[Never] | None = None
+
+    def start(self, state: PhaseState) -> None:
+        """Say where the phase begins."""
         self._bar = tqdm(
-            desc=event.phase,
-            total=event.steps,
-            initial=event.step,
+            desc=state.phase,
+            total=state.steps,
+            initial=state.step,
             file=self._stream,
-            dynamic_ncols=self._live,
-            bar_format=_BAR if self._live else _LINE,
-            # a bar that waits for ever before it shows itself: only its arithmetic is used
-            delay=0 if self._live else math.inf,
+            bar_format=_LINE,
+            delay=math.inf,  # a bar that waits for ever before it shows itself: only its arithmetic is used
         )
-        if not self._live:
-            self._say(f"{event.phase}: step {event.step} of {event.steps}")
+        self.say(f"{state.phase}: step {state.step} of {state.steps}")
 
-    def _advance(self, event: WeightStep) -> None:
+    def advance(self, state: PhaseState) -> None:
+        """Write a line if another tenth is done."""
         if self._bar is None:
             return
-        self._seen += 1
-        share = max(1 / self._seen, _NEWEST)
-        self._loss += share * (event.loss - self._loss)
-        self._accuracy += share * (event.accuracy - self._accuracy)
-        parts = (f"loss {self._loss:.2f}", f"acc {self._accuracy:.0%}", self._latency)
-        self._bar.set_postfix_str(", ".join(filter(None, parts)), refresh=False)
-        total = self._bar.total or 1
+        parts = [f"loss {state.loss:.2f}", f"acc {state.accuracy:.0%}"]
+        if event := state.architecture:
+            parts.append(f"E[ms] {event.expected_ms:.4g}/{event.limit_ms:g}, mult {event.multiplier:.2g}")
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        total = state.steps or 1
         tenth = 10 * self._bar.n // total
-        self._bar.update(event.step - self._bar.n)
-        if not self._live and 10 * event.step // total > tenth:
-            self._say(str(self._bar))
+        self._bar.update(state.step - self._bar.n)
+        if 10 * state.step // total > tenth:
+            self.say(str(self._bar))
 
-    def _say(self, text: str) -> None:
-        if self._live:
-            tqdm.write(text, file=self._stream)
-        else:
-            print(text, file=self._stream, flush=True)
+    def say(self, text: str) -> None:
+        """Write a line."""
+        print(text, file=self._stream, flush=True)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the phase."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -19,6 +19,7 @@ from quadnas.report.facts import (
     percent,
     stages,
 )
+from quadnas.report.labels import printable
 from quadnas.search.result import SearchResult
 from quadnas.search.settings import SearchSettings
 
@@ -46,7 +47,7 @@ def architecture_text(result: SearchResult) -> str:
         lines.append(_hanging(start, ", ".join(_runs(record, only))))
     lines.append(f"{'rest':>5}  {'':>7}  {ms(fixed_ms(result)):>11}  stem, down-sampling, head")
     lines.append(f"{'all':>5}  {'':>7}  {ms(result.latency_ms):>11}  {result.parameters:,} parameters")
-    return _printable(lines)
+    return printable("\n".join(lines))
 
 
 def summary_text(settings: SearchSettings, result: SearchResult, card: DeviceCard, folder: Path) -> str:
@@ -59,7 +60,7 @@ def summary_text(settings: SearchSettings, result: SearchResult, card: DeviceCar
     width = max(map(len, files))
     for position, (name, file) in enumerate(files.items()):
         lines.append(f"{'' if position else 'files':<10}{name:<{width}}  {folder / file}")
-    return _printable(lines)
+    return printable("\n".join(lines))
 
 
 def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> Iterator[tuple[str, str]]:
@@ -101,9 +102,3 @@ def _hanging(start: str, text: str) -> str:
         subsequent_indent=" " * len(start),
         break_on_hyphens=False,
     ).replace(_UNBROKEN, " ")
-
-
-def _printable(lines: list[str]) -> str:
-    """Lines without control characters, which could command the terminal."""
-    text = "\n".join(lines)
-    return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
