@@ -24,7 +24,8 @@ def test_a_mean_has_students_interval() -> None:
     values = [0.8, 0.9, 0.85, 0.7]
     found, truth = mean_interval(values, 0.9), ttest_1samp(values, 0).confidence_interval(0.9)
     assert (found.value, found.count) == (pytest.approx(0.8125), 4)
-    assert (found.low, found.high) == (pytest.approx(truth.low), pytest.approx(truth.high))
+    assert found.low == pytest.approx(truth.low)
+    assert found.high == pytest.approx(truth.high)
 
 
 def test_one_value_has_no_interval_and_one_pair_no_p() -> None:
@@ -40,7 +41,8 @@ def test_paired_differences_are_those_of_students_paired_test() -> None:
     found, truth = paired(ours, theirs), ttest_rel(ours, theirs)
     assert found.p_t == found.p == pytest.approx(truth.pvalue)
     interval = truth.confidence_interval(0.95)
-    assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high))
+    assert found.difference.low == pytest.approx(interval.low)
+    assert found.difference.high == pytest.approx(interval.high)
     assert (found.wins, found.ties, found.losses) == (3, 1, 1)
 
 
@@ -63,7 +65,8 @@ def test_of_many_pairs_the_sign_test_is_exact() -> None:
 def test_equal_differences_have_an_exact_p_alone() -> None:
     """Student's test would divide by no spread: certain after two seeds."""
     found = paired([0.5, 0.6, 0.7], [0.4, 0.5, 0.6])
-    assert (found.p_t, found.p) == (None, pytest.approx(2 / 8))
+    assert found.p_t is None
+    assert found.p == pytest.approx(2 / 8)
     assert paired([0.5, 0.6], [0.5, 0.6]).p == 1
 
 

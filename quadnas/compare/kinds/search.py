@@ -51,15 +51,15 @@ class Search(Experiment):
     """Every arm searches with every seed, as ``quadnas search --config`` does it.
 
     ``grid``: axes whose crossings are arms (see ``with_grid_arms``), so it is empty once it was read.
-    ``training``: settings of ``quadnas train``, at least ``epochs``; every network, found or given, is then
-    trained from scratch with them, where they say nothing else with the data and recipe of its search.
+    ``training``: settings of ``quadnas train``; every network, found or given, is then trained from scratch with
+    them, and where they say nothing else with the data and recipe of its search.
     ``devices``: every network is predicted on these too, whichever it was found for.
     """
 
     arms: Mapping[ArmName, SearchArm]
     grid: tuple[Mapping[ArmName, dict[str, Any]], ...] = ()
     search: dict[str, Any]
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] | None = None
     seeds: Seeds = (0,)
     devices: tuple[str, ...] = ()
 
@@ -71,7 +71,7 @@ class Search(Experiment):
     @model_validator(mode="after")
     def _given_networks_are_trained(self) -> "Search":
         for name, arm in self.arms.items():
-            if arm.model is not None and (arm.search or not self.training):
+            if arm.model is not None and (arm.search or self.training is None):
                 raise ValueError(
                     f"arms.{name}.model: a given network is not searched, so it has no 'search', and is trained "
                     "as 'training' says: give 'training: {epochs: ...}'"
@@ -80,20 +80,19 @@ class Search(Experiment):
 
     def settings(self, arm: str, seed: int) -> SearchSettings:
         """The settings of one search; with ``training`` it retrains nothing itself. Raises ConfigError."""
-        below = {"schedule": {"retrain_epochs": 0}} if self.training else {}
+        below = {"schedule": {"retrain_epochs": 0}} if self.training is not None else {}
         merged = overlaid(overlaid(below, self.search), self.arms[arm].search)
         return validated({**merged, "seed": seed}, SearchSettings, f"arms.{arm}.search")
 
     def train_settings(self, arm: str, seed: int, spec: ModelSpec) -> TrainSettings:
         """The settings of the training of an arm's network; raises ConfigError."""
-        for key in self.training:
+        own = self.training or {}
+        for key in own:
             if key not in (allowed := {*_TRAINED_ALIKE, "epochs"}):
                 raise ConfigError(f"training: unknown key {key!r}; {did_you_mean(key, allowed)}")
         searched = overlaid(self.search, self.arms[arm].search)
         alike = {key: value for key, value in searched.items() if key in _TRAINED_ALIKE}
-        return validated(
-            {**overlaid(alike, self.training), "model": spec, "seed": seed}, TrainSettings, "training"
-        )
+        return validated({**overlaid(alike, own), "model": spec, "seed": seed}, TrainSettings, "training")
 
     def input_size(self, arm: str) -> int:
         """The side in pixels at which an arm's network is to be deployed."""
@@ -153,7 +152,7 @@ class Search(Experiment):
 
     def notes(self, records: Mapping[str, Sequence[Record]]) -> tuple[str, ...]:
         """What the columns mean, and the architectures that were found."""
-        trained = ", then trained from scratch" if self.training else ""
+        trained = ", then trained from scratch" if self.training is not None else ""
         size = len(self.seeds)
         spread = (
             f"Accuracy: mean over {size} seeds, each of which is searched anew{trained}; 95 % by Student's t."
@@ -212,7 +211,7 @@ class SearchWork(Work):
         else:
             record = self._search(unit.arm, seed, path, bench)
             spec, trained_in = load_model_spec(path / loop.MODEL), path / _TRAINING
-        if experiment.training:
+        if experiment.training is not None:
             record = {**record, "accuracy": self._train(unit.arm, seed, spec, trained_in, bench)}
         size = experiment.input_size(unit.arm)
         costs = {**size_of(spec.layers, size), **latencies_ms(spec.layers, size, experiment.devices)}
@@ -224,7 +223,7 @@ class SearchWork(Work):
         if model is not None:
             return self._check_given(arm, model)
         work = loop.prepare(self._experiment.settings(arm, self._experiment.seeds[0]))
-        if self._experiment.training:
+        if self._experiment.training is not None:
             any_choices = [0] * len(work.problem.space.slots)
             self._check_training(arm, model_spec(work.problem, work.data, any_choices, work.train_size))
         return work.inputs
