@@ -3,9 +3,6 @@
 Source: ProxylessNAS (arXiv 1812.00332) section 3.
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
 
 from quadnas.space.search_space import SearchSpace, Slot
@@ -13,7 +10,7 @@ from quadnas.supernet.supernet import Supernet, SupernetSlot, candidate
 
 
 class SeparateSlot(SupernetSlot):
-    """One slot: all candidates side by side, of which one or two run."""
+    """One slot: all candidates side by side, of which one runs."""
 
     def __init__(self, slot: Slot) -> None:
         super().__init__()
@@ -22,18 +19,6 @@ class SeparateSlot(SupernetSlot):
     def forward(self, x: Tensor, choice: int) -> Tensor:
         """(N, C, H, W) -> the output of one candidate."""
         output: Tensor = self.candidates[choice](x)
-        return output
-
-    def gated(self, x: Tensor, pair: tuple[int, int], gates: Tensor) -> Tensor:
-        """The output of the first of ``pair``, with ``gates`` (2,) = (1, 0) for (active, idle) in the graph.
-
-        The idle output is a constant in the graph, so that memory holds one path; the gradients on the gates are
-        <dL/dout, o_active> and <dL/dout, o_idle>. An identity is a candidate like any other.
-        """
-        active, idle = pair
-        with torch.no_grad():
-            idle_output = self.candidates[idle](x)
-        output: Tensor = gates[0] * self.candidates[active](x) + gates[1] * idle_output
         return output
 
     def weights_of(self, choice: int) -> dict[str, Tensor]:
@@ -46,11 +31,3 @@ class SeparateSupernet(Supernet):
 
     def __init__(self, space: SearchSpace, classes: int) -> None:
         super().__init__(space, classes, SeparateSlot)
-
-    def gated(self, images: Tensor, pairs: Sequence[tuple[int, int]], gates: Tensor) -> Tensor:
-        """Logits (N, classes) of the path through the first of each pair, with gates (slots, 2) in the graph."""
-        gated_pairs = zip(pairs, gates, strict=True)
-        x = images.contiguous(memory_format=torch.channels_last)
-        for position in self.positions:
-            x = position.gated(x, *next(gated_pairs)) if isinstance(position, SeparateSlot) else position(x)
-        return x
