@@ -57,13 +57,14 @@ class ArchitectureStep(Event):
 class Derived(Event):
     """The architecture that was chosen, and what of it was held to the limit (prediction and asked-for error).
 
-    ``argmax_ms`` is the same for the most probable architecture, which no limit held.
+    ``argmax_ms`` is the same for the most probable architecture, which no limit held; None from a strategy that
+    learns no probabilities.
     """
 
     architecture: str
     bound_ms: float
-    argmax_architecture: str
-    argmax_ms: float
+    argmax_architecture: str | None
+    argmax_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from quadnas.run.session import Session
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result
-from quadnas.search.selection import inherited, selection
+from quadnas.search.selection import held_out_loss, inherited, selection
 from quadnas.search.settings import SearchSettings
-from quadnas.search.strategy import STRATEGIES
+from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, OneShot, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
 from quadnas.training.device import arithmetic, compute_device
@@ -109,21 +109,24 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
                 "the search leaves them out"
             )
         )
-    strategy = SupernetStage(problem, work.data, work.train_size, work.device, session).run(checkpoint)
-    choices = strategy.choose(
-        selection(work.problem, work.data, work.train_size, work.device, strategy, session)
-    )
-    argmax = strategy.probabilities().argmax(1).tolist()
+    strategy = new_strategy(problem)
+    if isinstance(strategy, OneShot):
+        SupernetStage(problem, strategy, work.data, work.train_size, work.device, session).run(checkpoint)
+    loss = held_out_loss(problem, work.data, work.train_size, strategy, session)
+    choices = strategy.choose(selection(problem, loss))
+    argmax: list[int] | None = None
+    if isinstance(strategy, ArchitectureLearner):
+        argmax = strategy.probabilities().argmax(1).tolist()
     session.emit(
         Derived(
             architecture=str(problem.space.architecture(choices)),
             bound_ms=problem.bound_ms(choices),
-            argmax_architecture=str(problem.space.architecture(argmax)),
-            argmax_ms=problem.bound_ms(argmax),
+            argmax_architecture=str(problem.space.architecture(argmax)) if argmax else None,
+            argmax_ms=problem.bound_ms(argmax) if argmax else None,
         )
     )
     spec = model_spec(problem, work.data, choices, work.train_size)
-    network = inherited(problem, work.data.training, work.train_size, work.device, strategy, choices)
+    network = inherited(problem, work.data.training, work.train_size, work.device, strategy, choices, session)
     session.folder.write(MODEL, write_yaml(spec))
     session.folder.write(INHERITED, weights_bytes(network, {"train_size": str(work.train_size)}))
     score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)

@@ -1,18 +1,27 @@
 """Networks with the supernet's weights, and what they offer a strategy that chooses among them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from quadnas.data.base import DataSet, Split
+from quadnas.data.order import stable_seed
 from quadnas.network import Network
 from quadnas.run.session import Session
 from quadnas.search.constraint import derive
+from quadnas.search.paths import feasible_paths
 from quadnas.search.problem import Problem
-from quadnas.search.strategy import Selection, Strategy
+from quadnas.search.strategy import OneShot, Selection, Strategy
+from quadnas.supernet.supernet import Supernet
 from quadnas.training.batch_norm import recompute_statistics
 from quadnas.training.evaluation import evaluate
 from quadnas.training.loop import step_generator
+
+HELD_OUT_IMAGES = 2048
+STATISTICS_BATCHES = 10
 
 
 def inherited(
@@ -22,34 +31,82 @@ def inherited(
     device: torch.device,
     strategy: Strategy,
     choices: Sequence[int],
+    session: Session,
 ) -> Network:
-    """The plain network of an architecture with the supernet's weights and normalisation statistics of its own."""
-    network = Network(problem.space.layers(choices, problem.classes)).to(device)
-    strategy.inherit(network, choices)
+    """The plain network of an architecture with the supernet's weights and normalisation statistics of its own.
+
+    Without a supernet its weights are fresh, the same for the same seed.
+    """
     settings = problem.settings
-    recompute_statistics(
-        network, training, batch_size=settings.recipe.batch_size, size=train_size, seed=settings.seed
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(stable_seed("initialisation", settings.seed))
+        network = Network(problem.space.layers(choices, problem.classes)).to(device)
+    if isinstance(strategy, OneShot):
+        strategy.supernet.inherit(network, choices)
+        recompute_statistics(
+            network,
+            training,
+            batch_size=settings.recipe.batch_size,
+            size=train_size,
+            seed=settings.seed,
+            after_batch=session.batch_evaluated,
+        )
     return network
 
 
-def selection(
-    problem: Problem,
-    data: DataSet,
-    train_size: int,
-    device: torch.device,
-    strategy: Strategy,
-    session: Session,
-) -> Selection:
-    """What ``strategy`` may ask about a problem whose supernet it has trained."""
+class _Path(nn.Module):
+    """A subnet where it lies in its supernet, so that comparing it builds and copies nothing."""
 
-    def held_out_loss(choices: Sequence[int]) -> float:
-        network = inherited(problem, data.train, train_size, device, strategy, choices)
-        return evaluate(network, data.held_out, size=train_size, after_batch=session.batch_evaluated).loss
+    def __init__(self, supernet: Supernet, choices: Sequence[int]) -> None:
+        super().__init__()
+        self._supernet, self._choices = supernet, choices
 
-    return Selection(
-        derive=lambda scores: derive(scores, problem.bounds, problem.limit_ms, problem.bound_ms),
-        fits=lambda choices: problem.bound_ms(choices) <= problem.limit_ms,
-        held_out_loss=held_out_loss,
-        generator=step_generator(problem.settings.seed, "selection", 0),
-    )
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> logits (N, classes)."""
+        logits: Tensor = self._supernet(images, self._choices)
+        return logits
+
+
+def held_out_loss(
+    problem: Problem, data: DataSet, train_size: int, strategy: Strategy, session: Session
+) -> Callable[[Sequence[int]], float]:
+    """The loss of an architecture with the weights of the strategy's supernet on held-out images."""
+    settings = problem.settings
+    held_out = data.held_out.subset(torch.arange(min(HELD_OUT_IMAGES, len(data.held_out))))
+
+    def loss(choices: Sequence[int]) -> float:
+        assert isinstance(strategy, OneShot)
+        path = _Path(strategy.supernet, choices)
+        recompute_statistics(
+            path,
+            data.train,
+            batch_size=settings.recipe.batch_size,
+            size=train_size,
+            seed=settings.seed,
+            batches=STATISTICS_BATCHES,
+            after_batch=session.batch_evaluated,
+        )
+        return evaluate(path, held_out, size=train_size, after_batch=session.batch_evaluated).loss
+
+    return loss
+
+
+def selection(problem: Problem, held_out_loss: Callable[[Sequence[int]], float]) -> Selection:
+    """What a strategy may ask when it chooses under the limits of a problem."""
+    generator = step_generator(problem.settings.seed, "selection", 0)
+
+    def derived(scores: NDArray[np.float64]) -> tuple[int, ...]:
+        return derive(scores, problem.bounds, problem.limit_ms, problem.bound_ms)
+
+    def fits(choices: Sequence[int]) -> bool:
+        return problem.bound_ms(choices) <= problem.limit_ms
+
+    def samples() -> Iterator[tuple[int, ...]]:
+        priced = problem.bounds.priced
+        start = derived(torch.rand(priced.shape, dtype=torch.float64, generator=generator).numpy())
+        # the chain adds up prices, which can be dearer than the whole network
+        limit_ms = problem.limit_ms * max(1.0, problem.bounds.of(start) / problem.bound_ms(start))
+        drawn = feasible_paths(priced, lambda path: problem.bounds.of(path) <= limit_ms, start, generator)
+        yield from filter(fits, drawn)
+
+    return Selection(derived, fits, samples(), held_out_loss, generator)

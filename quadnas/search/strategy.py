@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from quadnas.data.base import Batch
-from quadnas.network import Network
+from quadnas.data.order import stable_seed
 from quadnas.registry import Registry
 from quadnas.search.problem import Problem
+from quadnas.supernet.supernet import Supernet
 from quadnas.training.loop import Criterion, Loss
 
 
@@ -33,35 +34,51 @@ class Selection:
     """What a strategy may ask when it chooses the architecture in the end.
 
     ``derive(scores)``: the architecture within all limits whose scores (slots, most candidates) add up to most;
-    ``fits(choices)``: whether an architecture is within them; ``held_out_loss(choices)``: the mean cross-entropy
-    of an architecture with the supernet's weights on the held-out split.
+    ``fits(choices)``: whether an architecture is within them; ``samples``: architectures within them, drawn
+    uniformly, without end; ``held_out_loss(choices)``: the mean cross-entropy of an architecture with the
+    supernet's weights on held-out images (see ``selection`` for how many, and what it costs).
     """
 
     derive: Callable[[NDArray[np.float64]], tuple[int, ...]]
     fits: Callable[[Sequence[int]], bool]
+    samples: Iterator[tuple[int, ...]]
     held_out_loss: Callable[[Sequence[int]], float]
     generator: torch.Generator
 
 
 class Strategy(ABC):
-    """Trains a supernet and learns which candidate each slot should hold.
+    """Finds the architecture of a problem. One that is no more than this trains nothing before it chooses.
 
-    The loop calls ``losses`` for every weight step, ``update_architecture`` after some of them and ``choose`` in
-    the end; what a strategy does is a function of its state and the generators it is given. Its budget is counted
-    in forward and backward passes of one path on one batch.
+    What a strategy does is a function of its state and the generators it is given. Its budget is counted in
+    forward and backward passes of one path on one batch.
     """
-
-    supernet: nn.Module
-    """All weights; the loop's optimiser updates them."""
 
     @abstractmethod
     def __init__(self, problem: Problem) -> None: ...
+
+    @abstractmethod
+    def choose(self, selection: Selection) -> tuple[int, ...]:
+        """The architecture that the search found."""
+
+
+class OneShot(Strategy):
+    """Trains a supernet, whose weights the chosen architecture inherits; ``losses`` makes every weight step."""
+
+    supernet: Supernet
+    """All weights; the loop's optimiser updates them."""
 
     @abstractmethod
     def losses(
         self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
     ) -> Iterator[Loss]:
         """The losses of one weight step, each of which is propagated backward before the next is asked for."""
+
+
+class ArchitectureLearner(OneShot):
+    """Learns which candidate each slot should hold while the weights train.
+
+    The loop calls ``update_architecture`` after some of the weight steps.
+    """
 
     @abstractmethod
     def update_architecture(
@@ -81,12 +98,8 @@ class Strategy(ABC):
         """(slots, most candidates): what the knapsack adds up, higher is better."""
 
     def choose(self, selection: Selection) -> tuple[int, ...]:
-        """The architecture that the search found. Default: what the knapsack makes of the scores."""
+        """What the knapsack makes of the scores."""
         return selection.derive(self.scores())
-
-    @abstractmethod
-    def inherit(self, network: Network, choices: Sequence[int]) -> None:
-        """Copy the weights of an architecture from the supernet into the plain network."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -98,3 +111,10 @@ class Strategy(ABC):
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "quadnas.search.strategies", "quadnas.strategies")
+
+
+def new_strategy(problem: Problem) -> Strategy:
+    """The strategy that the problem's settings name, the same for the same seed; raises ConfigError."""
+    with torch.random.fork_rng():
+        torch.manual_seed(stable_seed("initialisation", problem.settings.seed))
+        return STRATEGIES[problem.settings.strategy](problem)

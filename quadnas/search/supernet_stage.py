@@ -15,7 +15,7 @@ from quadnas.run.session import Session, Snapshot
 from quadnas.search.constraint import Multiplier
 from quadnas.search.objective import architecture_loss
 from quadnas.search.problem import Problem
-from quadnas.search.strategy import STRATEGIES, Strategy
+from quadnas.search.strategy import ArchitectureLearner, OneShot
 from quadnas.training.loop import (
     Criterion,
     Learner,
@@ -35,24 +35,29 @@ class SupernetStage:
     """Warm-up (weights only), then search (an architecture step after every few weight steps)."""
 
     def __init__(
-        self, problem: Problem, data: DataSet, train_size: int, device: torch.device, session: Session
+        self,
+        problem: Problem,
+        strategy: OneShot,
+        data: DataSet,
+        train_size: int,
+        device: torch.device,
+        session: Session,
     ) -> None:
         self._problem, self._data, self._size, self._session = problem, data, train_size, session
+        self._strategy = strategy
+        self._learned = strategy if isinstance(strategy, ArchitectureLearner) else None
         settings = problem.settings
         self._seed = settings.seed
         self._recipe = settings.recipe
-        with torch.random.fork_rng():
-            torch.manual_seed(stable_seed("initialisation", settings.seed))
-            self.strategy: Strategy = STRATEGIES[settings.strategy](problem)
-        self.strategy.supernet.to(device)
-        self._learner = Learner(self.strategy.supernet, self._recipe, settings.seed, losses=self._losses)
+        strategy.supernet.to(device)
+        self._learner = Learner(strategy.supernet, self._recipe, settings.seed, losses=self._losses)
         self._multiplier = Multiplier(settings.schedule.multiplier_rate)
         per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
         self._warmup = settings.schedule.warmup_epochs * per_epoch
         self._steps = self._warmup + settings.schedule.search_epochs * per_epoch
         self._every = settings.schedule.architecture_every
 
-    def run(self, checkpoint: Checkpoint | None) -> Strategy:
+    def run(self, checkpoint: Checkpoint | None) -> None:
         """Train from the start, or from a checkpoint of this stage, to the end."""
         done = 0
         if checkpoint:
@@ -70,7 +75,6 @@ class SupernetStage:
                 train(self._learner, batches, (done, stop, self._steps), self._after_step)
                 self._session.commit(stop, self._snapshot)
                 done = stop
-        return self.strategy
 
     def _batches(self, split: Split, seed: int, start: int) -> Iterator[Batch]:
         return batch_stream(
@@ -84,7 +88,7 @@ class SupernetStage:
 
     def _losses(self, piece: Batch, criterion: Criterion, step: int) -> Iterator[Loss]:
         generator = step_generator(self._seed, "path", step)
-        return self.strategy.losses(piece, criterion, generator, warming_up=step < self._warmup)
+        return self._strategy.losses(piece, criterion, generator, warming_up=step < self._warmup)
 
     def _after_step(self, report: StepReport) -> None:
         phase = "warm-up" if report.step <= self._warmup else "search"
@@ -92,16 +96,16 @@ class SupernetStage:
             WeightStep(phase, report.step, self._steps, report.loss, report.accuracy, report.learning_rate)
         )
         searched = report.step - self._warmup
-        if searched > 0 and searched % self._every == 0:
-            self._architecture_step(report.step)
+        if self._learned and searched > 0 and searched % self._every == 0:
+            self._architecture_step(self._learned, report.step)
         self._session.step_done(report.step, self._snapshot)
 
-    def _architecture_step(self, step: int) -> None:
+    def _architecture_step(self, strategy: ArchitectureLearner, step: int) -> None:
         problem = self._problem
-        update = self.strategy.update_architecture(
+        update = strategy.update_architecture(
             self._held_out, step_generator(self._seed, "gates", step), self._architecture_loss
         )
-        probabilities = self.strategy.probabilities()
+        probabilities = strategy.probabilities()
         where = f"the architecture step after step {step}"
         require_finite("loss", update.loss, where)
         require_finite("sum of the probabilities", probabilities.sum().item(), where)
@@ -118,7 +122,10 @@ class SupernetStage:
                 argmax_ms=argmax_ms,
                 limit_ms=problem.limit_ms,
                 multiplier=self._multiplier.value,
-                probabilities=tuple(tuple(round(p, 5) for p in row) for row in probabilities.tolist()),
+                probabilities=tuple(
+                    tuple(round(p, 5) for p in row[: len(slot.candidates)])
+                    for row, slot in zip(probabilities.tolist(), problem.space.slots, strict=True)
+                ),
             )
         )
 
@@ -133,11 +140,13 @@ class SupernetStage:
         )
 
     def _snapshot(self) -> Snapshot:
-        tensors = {**self._learner.state(), **with_prefix("strategy", self.strategy.state())}
+        learned = self._learned.state() if self._learned else {}
+        tensors = {**self._learner.state(), **with_prefix("strategy", learned)}
         state: dict[str, Any] = {"stage": NAME, "multiplier": self._multiplier.value}
         return tensors, state
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._learner.load_state(checkpoint.tensors)
-        self.strategy.load_state(under_prefix("strategy", checkpoint.tensors))
+        if self._learned:
+            self._learned.load_state(under_prefix("strategy", checkpoint.tensors))
         self._multiplier.value = checkpoint.state["multiplier"]

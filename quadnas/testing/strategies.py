@@ -1,6 +1,6 @@
 """Conformance checks for a search strategy; each raises AssertionError."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,20 +9,30 @@ from torch.nn import functional as F
 from quadnas.data.base import Batch
 from quadnas.network import Network
 from quadnas.search.problem import Problem
-from quadnas.search.strategy import Strategy
+from quadnas.search.selection import selection
+from quadnas.search.strategy import ArchitectureLearner, OneShot, Strategy
 
 
 def check_strategy(make: Callable[[], Strategy], problem: Problem, batch: Batch) -> None:
-    """Shapes, a resumable state, no weight moved by an architecture step, and faithful inheritance.
+    """What every strategy keeps, and what those keep that train a supernet or learn an architecture.
 
     ``make`` gives a strategy for ``problem`` in the same initial state every time.
     """
-    priced = problem.bounds.priced.numpy()
     strategy = make()
-    for warming_up in (True, False):
-        _train(strategy, batch, problem.classes, warming_up=warming_up)
-    strategy.supernet.zero_grad()
+    if isinstance(strategy, OneShot):
+        for warming_up in (True, False):
+            _train(strategy, batch, problem.classes, warming_up=warming_up)
+        strategy.supernet.zero_grad()
+        _check_inheritance(strategy, problem, batch)
+    if isinstance(strategy, ArchitectureLearner):
+        _check_learning(strategy, problem, batch)
+        _check_resuming(strategy, make, batch)
+    _check_choice(strategy, problem)
 
+
+def _check_learning(strategy: ArchitectureLearner, problem: Problem, batch: Batch) -> None:
+    """Shapes, and no weight moved by an architecture step."""
+    priced = problem.bounds.priced.numpy()
     weights = {name: value.clone() for name, value in strategy.supernet.state_dict().items()}
     _advance(strategy, batch, range(3))
     for name, value in strategy.supernet.state_dict().items():
@@ -33,11 +43,9 @@ def check_strategy(make: Callable[[], Strategy], problem: Problem, batch: Batch)
     assert np.allclose(probabilities.sum(axis=1), 1), "probabilities of a slot add up to 1"
     assert (probabilities[~priced] == 0).all(), "a candidate without a price has a probability"
     assert np.isfinite(scores[priced]).all()
-    _check_resuming(strategy, make, batch)
-    _check_inheritance(strategy, problem, batch)
 
 
-def _train(strategy: Strategy, batch: Batch, classes: int, *, warming_up: bool) -> None:
+def _train(strategy: OneShot, batch: Batch, classes: int, *, warming_up: bool) -> None:
     count = 0
     for count, loss in enumerate(  # noqa: B007
         strategy.losses(batch, F.cross_entropy, _generator(0), warming_up=warming_up), 1
@@ -49,8 +57,9 @@ def _train(strategy: Strategy, batch: Batch, classes: int, *, warming_up: bool) 
     assert any(parameter.grad is not None for parameter in strategy.supernet.parameters())
 
 
-def _check_resuming(strategy: Strategy, make: Callable[[], Strategy], batch: Batch) -> None:
+def _check_resuming(strategy: ArchitectureLearner, make: Callable[[], Strategy], batch: Batch) -> None:
     other = make()
+    assert isinstance(other, ArchitectureLearner)
     other.supernet.load_state_dict(strategy.supernet.state_dict())
     other.load_state({name: value.clone() for name, value in strategy.state().items()})
     for one in (strategy, other):
@@ -58,17 +67,28 @@ def _check_resuming(strategy: Strategy, make: Callable[[], Strategy], batch: Bat
     assert np.array_equal(strategy.probabilities(), other.probabilities()), "the state forgets something"
 
 
-def _check_inheritance(strategy: Strategy, problem: Problem, batch: Batch) -> None:
-    choices = strategy.probabilities().argmax(axis=1).tolist()
+def _check_inheritance(strategy: OneShot, problem: Problem, batch: Batch) -> None:
+    choices = problem.bounds.priced.double().argmax(1).tolist()
     network = Network(problem.space.layers(choices, problem.classes))
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    strategy.inherit(network, choices)
+    strategy.supernet.inherit(network, choices)
     changed = [name for name, value in network.state_dict().items() if not torch.equal(value, fresh[name])]
     assert changed, "the network inherits no weights"
     assert network(batch.images).shape == (len(batch.images), problem.classes)
 
 
-def _advance(strategy: Strategy, batch: Batch, seeds: range) -> None:
+def _check_choice(strategy: Strategy, problem: Problem) -> None:
+    """Within the limit, and the same when an interrupted choice starts again."""
+
+    def loss(choices: Sequence[int]) -> float:
+        return float(sum(choices))
+
+    first, second = (strategy.choose(selection(problem, loss)) for _ in range(2))
+    assert first == second, "the choice is no function of the state and the generator"
+    assert problem.bound_ms(first) <= problem.limit_ms, "the architecture is above the limit"
+
+
+def _advance(strategy: ArchitectureLearner, batch: Batch, seeds: range) -> None:
     for seed in seeds:
         strategy.update_architecture(iter([batch]), _generator(seed), lambda task, p: task + p.square().sum())
 

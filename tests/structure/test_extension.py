@@ -58,13 +58,13 @@ STRATEGY = '''
 import numpy as np
 import torch
 
-from quadnas.search.strategy import STRATEGIES, ArchitectureUpdate, Strategy
+from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, ArchitectureUpdate
 from quadnas.supernet.separate import SeparateSupernet
 from quadnas.training.loop import Loss
 
 
 @STRATEGIES.register("last-first")
-class LastFirst(Strategy):
+class LastFirst(ArchitectureLearner):
     """Likes later candidates better, whatever it sees."""
 
     def __init__(self, problem):
@@ -85,9 +85,6 @@ class LastFirst(Strategy):
 
     def scores(self):
         return np.tile(np.arange(self._shape[1], dtype=float), (self._shape[0], 1))
-
-    def inherit(self, network, choices):
-        self.supernet.inherit(network, choices)
 
     def state(self):
         return {}
