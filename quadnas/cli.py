@@ -72,6 +72,9 @@ def search(
     config: Config = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder [runs/SPACE-DEVICE-LIMIT].")] = None,
     resume: Resume = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard into the run folder as well.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the best network of a space that runs within a latency limit, export and retrain it."""
@@ -99,16 +102,20 @@ def search(
     require_one_process("search")
     if resume:
         check_resumable(resume, chosen, config, out)
+    from quadnas.report.observers import observed
     from quadnas.report.page import write_report
-    from quadnas.report.progress import Progress
+    from quadnas.report.tensorboard import require_tensorboard
     from quadnas.report.terminal import architecture_text, summary_text
     from quadnas.run.interrupt import stop_requested
     from quadnas.search import loop
 
+    if tensorboard:
+        require_tensorboard()
     work, folder = _resumed_search(resume) if resume else _new_search(chosen, config, out)
     settings, card = work.problem.settings, work.problem.model.card
-    with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
-        result = loop.search(work, folder, progress, stop)
+    observers = observed(work, folder, sys.stderr, tensorboard=tensorboard)
+    with folder, stop_requested() as stop, observers as observe:
+        result = loop.search(work, folder, observe, stop)
         write_report(folder, settings, result, card)
     answer = {key: getattr(result, key) for key in ("architecture", "latency_ms", "limit_ms", "accuracy")}
     summary = summary_text(settings, result, card, folder.path)

@@ -73,15 +73,22 @@ class StageRecord:
         return tuple(alike) if len(alike) > 1 else ()
 
 
-def stages(result: SearchResult) -> tuple[StageRecord, ...]:
+def stages(slots: Sequence[SlotRecord]) -> tuple[StageRecord, ...]:
     """The slots in order, grouped."""
-    groups = groupby(result.slots, lambda s: (s.stage, s.labels, s.latency_ms, s.train_map, s.deployed_map))
+    groups = groupby(slots, lambda s: (s.stage, s.labels, s.latency_ms, s.train_map, s.deployed_map))
     return tuple(StageRecord(key[0] + 1, tuple(slots)) for key, slots in groups)
+
+
+def slot_names(slots: Sequence[SlotRecord]) -> tuple[str, ...]:
+    """``2.3`` for the third slot of the second stage, and so on in the order of the slots."""
+    places = (range(1, 1 + len(list(group))) for _, group in groupby(slots, lambda slot: slot.stage))
+    numbers = (number for stage in places for number in stage)
+    return tuple(f"{slot.stage + 1}.{number}" for slot, number in zip(slots, numbers, strict=True))
 
 
 def fixed_ms(result: SearchResult) -> float:
     """Predicted ms of everything outside the slots: stem, down-sampling, head."""
-    return result.latency_ms - math.fsum(stage.latency_ms for stage in stages(result))
+    return result.latency_ms - math.fsum(stage.latency_ms for stage in stages(result.slots))
 
 
 def is_free(price: float) -> bool:

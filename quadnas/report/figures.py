@@ -46,10 +46,13 @@ class Curve:
     svg: str
 
 
-def curves(result: SearchResult, events: Events) -> tuple[Curve, ...]:
+def curves(
+    events: Events, limit_ms: float, feasible_ms: tuple[float, float], answer: SearchResult | None
+) -> tuple[Curve, ...]:
     """Loss, accuracy, latency and multiplier over the steps of a journal; those without events are left out.
 
-    The same events always give the same text. Latencies in ms, accuracies in per cent.
+    The same events always give the same text. Latencies in ms, accuracies in per cent; ``answer`` is None while
+    the search runs.
     """
     weight = [event for event in events if event["event"] == "WeightStep"]
     architecture = [event for event in events if event["event"] == "ArchitectureStep"]
@@ -57,17 +60,19 @@ def curves(result: SearchResult, events: Events) -> tuple[Curve, ...]:
     with mpl.rc_context(_STYLE):
         if weight:
             found.append(Curve("Loss", _training(weight, architecture, "loss")))
-            found.append(Curve("Accuracy", _training(weight, architecture, "accuracy", result)))
+            found.append(Curve("Accuracy", _training(weight, architecture, "accuracy", answer)))
         if architecture:
-            found.append(Curve("Latency against the limit", _latency(result, architecture)))
+            found.append(
+                Curve("Latency against the limit", _latency(architecture, limit_ms, feasible_ms, answer))
+            )
             found.append(Curve("Multiplier of the latency term", _multiplier(architecture)))
     return tuple(found)
 
 
-def _training(weight: Events, architecture: Events, key: str, result: SearchResult | None = None) -> str:
+def _training(weight: Events, architecture: Events, key: str, answer: SearchResult | None = None) -> str:
     """Training batches of all phases one after the other, with the held-out batches of the search."""
     figure, axes = _axes()
-    scale = 1.0 if result is None else 100.0
+    scale = 100.0 if key == "accuracy" else 1.0
     offsets = _phase_offsets(weight)
     for number, (phase, offset) in enumerate(offsets.items()):
         steps, values = _means([event for event in weight if event["phase"] == phase], key)
@@ -82,27 +87,29 @@ def _training(weight: Events, architecture: Events, key: str, result: SearchResu
         steps, values = _means(architecture, key)
         label = "held-out batches of the search"
         axes.plot(offsets.get("search", 0) + steps, scale * values, color=_SECOND, label=label)
-    if result is not None:
-        axes.axhline(100 * result.accuracy, color=_LIMIT, linestyle="--", label="answer, test split")
-    axes.set_ylabel("mean loss" if result is None else "accuracy in %")
+    if answer is not None:
+        axes.axhline(100 * answer.accuracy, color=_LIMIT, linestyle="--", label="answer, test split")
+    axes.set_ylabel("accuracy in %" if key == "accuracy" else "mean loss")
     return _svg(figure, axes, key, "training step")
 
 
-def _latency(result: SearchResult, architecture: Events) -> str:
+def _latency(
+    architecture: Events, limit_ms: float, feasible_ms: tuple[float, float], answer: SearchResult | None
+) -> str:
     figure, axes = _axes()
-    low_ms, high_ms = result.feasible_ms
-    axes.axhspan(low_ms, high_ms, color=_MUTED, alpha=0.13, linewidth=0, label="range of the space")
+    axes.axhspan(*feasible_ms, color=_MUTED, alpha=0.13, linewidth=0, label="range of the space")
     for key, colour, label in (
         ("argmax_ms", _SECOND, "most probable network"),
         ("expected_ms", _FIRST, "expected"),
     ):
         steps, values = _means(architecture, key)
         axes.plot(steps, values, color=colour, label=label)
-    axes.axhline(result.limit_ms, color=_LIMIT, linestyle="--", label="limit")
+    axes.axhline(limit_ms, color=_LIMIT, linestyle="--", label="limit")
     last = architecture[-1]
-    if last["limit_ms"] != result.limit_ms:
+    if last["limit_ms"] != limit_ms:
         axes.axhline(last["limit_ms"], color=_LIMIT, linestyle=":", label="limit less the margin")
-    axes.plot(last["step"], result.bound_ms, "o", color=_INK, label="answer", clip_on=False)
+    if answer is not None:
+        axes.plot(last["step"], answer.bound_ms, "o", color=_INK, label="answer", clip_on=False)
     axes.set_ylabel("what is held to the limit, ms")
     return _svg(figure, axes, "latency", "training step")
 

@@ -11,8 +11,9 @@ from quadnas.latency.card import DeviceCard
 from quadnas.report import facts
 from quadnas.report.figures import Events, curves
 from quadnas.report.labels import Label, read_label
+from quadnas.report.running import Running
 from quadnas.run.folder import RunFolder
-from quadnas.search.result import SearchResult
+from quadnas.search.result import SearchResult, SlotRecord
 from quadnas.search.settings import SearchSettings
 
 _WIDEST_PX, _HIGHEST_PX = 40, 60
@@ -26,7 +27,42 @@ def write_report(run: RunFolder, settings: SearchSettings, result: SearchResult,
 
 def render_page(settings: SearchSettings, result: SearchResult, events: Events, card: DeviceCard) -> str:
     """The page; the same run gives the same text. ``events`` are the lines of the journal."""
-    steps = [event for event in events if event["event"] == "ArchitectureStep"]
+    records = facts.stages(result.slots)
+    return _rendered(
+        settings,
+        card,
+        events,
+        title=f"{settings.space} on {card.device}: {facts.ms(result.latency_ms)}",
+        result=result,
+        running=None,
+        interval_text=facts.interval_text(result.interval_ms),
+        accuracy=facts.accuracy_text(result),
+        caveats=list(facts.caveats(records)),
+        fixed_ms=facts.fixed_ms(result),
+        scale=_scale(result),
+        pictures=_pictures(records),
+        families=_families(records),
+        tables=list(_tables(result.slots, events, decided=True)),
+        curves=curves(events, result.limit_ms, result.feasible_ms, result),
+    )
+
+
+def render_running(settings: SearchSettings, running: Running, events: Events, card: DeviceCard) -> str:
+    """The page of a search that has no result yet."""
+    posed = running.posed
+    return _rendered(
+        settings,
+        card,
+        events,
+        title=running.title,
+        result=None,
+        running=running,
+        tables=list(_tables(posed.slots, events, decided=False)),
+        curves=curves(events, posed.limit_ms, posed.feasible_ms, None),
+    )
+
+
+def _rendered(settings: SearchSettings, card: DeviceCard, events: Events, **context: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -35,23 +71,13 @@ def render_page(settings: SearchSettings, result: SearchResult, events: Events, 
         lstrip_blocks=True,
     )
     environment.filters.update(ms=facts.ms, percent=facts.percent)
-    records = facts.stages(result)
     return environment.get_template("page.html").render(
         settings=settings,
-        result=result,
         card=card,
         conditions=facts.conditions(settings, card),
-        interval_text=facts.interval_text(result.interval_ms),
-        accuracy=facts.accuracy_text(result),
-        caveats=list(facts.caveats(records)),
-        fixed_ms=facts.fixed_ms(result),
-        scale=_scale(result),
-        pictures=_pictures(records),
-        tables=list(_tables(records, steps[-1]["probabilities"] if steps else None)),
-        families=_families(records),
-        curves=curves(result, events),
         notices=[event["text"] for event in events if event["event"] == "Notice"],
         settings_rows=list(_flat(settings.model_dump(exclude_none=True))),
+        **context,
     )
 
 
@@ -86,11 +112,11 @@ class _Cell:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One stage's candidates with their prices, and a row of cells for every slot."""
+    """One stage's candidates with their prices, and a row of cells for every slot after its name."""
 
     stage: facts.StageRecord
     prices: tuple[tuple[str, float | None], ...]
-    rows: tuple[tuple[_Cell, ...], ...]
+    rows: tuple[tuple[str, tuple[_Cell, ...]], ...]
 
 
 def _scale(result: SearchResult) -> dict[str, str]:
@@ -152,17 +178,17 @@ def _pictures(records: Sequence[facts.StageRecord]) -> list[_Picture]:
     ]
 
 
-def _tables(
-    records: Sequence[facts.StageRecord], probabilities: Sequence[Sequence[float]] | None
-) -> Iterator[_Table]:
-    first = 0
-    for record in records:
+def _tables(slots: Sequence[SlotRecord], events: Events, *, decided: bool) -> Iterator[_Table]:
+    steps = [event for event in events if event["event"] == "ArchitectureStep"]
+    names = iter(facts.slot_names(slots))
+    last = iter(steps[-1]["probabilities"] if steps else [])
+    for record in facts.stages(slots):
         rows = []
-        for position, slot in enumerate(record.slots, first):
-            row = probabilities[position] if probabilities else [None] * len(slot.labels)
-            best = max(range(len(row)), key=lambda i: row[i] or 0.0) if probabilities else None
-            rows.append(tuple(_Cell(p, i == slot.chosen, i == best) for i, p in enumerate(row)))
-        first += len(record.slots)
+        for slot in record.slots:
+            row = next(last, [None] * len(slot.labels))
+            best = max(range(len(row)), key=lambda i: row[i] or 0.0) if steps else None
+            cells = (_Cell(p, decided and i == slot.chosen, i == best) for i, p in enumerate(row))
+            rows.append((next(names), tuple(cells)))
         slot = record.slots[0]
         yield _Table(record, tuple(zip(slot.labels, slot.latency_ms, strict=True)), tuple(rows))
 

@@ -32,7 +32,7 @@ def architecture_text(result: SearchResult) -> str:
 
     The family stands in front of the arguments where the network has more than one. ASCII if the labels are.
     """
-    records = stages(result)
+    records = stages(result.slots)
     families = {
         label.family
         for record in records
@@ -81,7 +81,7 @@ def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> I
         yield "beware", f"a demonstration: {result.data_note}"
     elif result.data_note:
         yield "data", result.data_note
-    for note in caveats(stages(result)):
+    for note in caveats(stages(result.slots)):
         yield "beware", note
 
 

@@ -13,7 +13,7 @@ COMMANDS = {
     "search": [
         "--batch", "--confidence", "--config", "--data", "--device", "--input-size", "--json",
         "--latency-margin", "--max-latency", "--out", "--resume", "--retrain-epochs", "--seed", "--space",
-        "--strategy", "--train-size",
+        "--strategy", "--tensorboard", "--train-size",
     ],
     "export": ["--out", "--to", "-o", "source"],
     "train": [

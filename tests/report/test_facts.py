@@ -7,7 +7,7 @@ from .example import search_result, slot
 
 
 def test_stages_group_slots_and_the_rest_is_what_they_leave() -> None:
-    first, second = stages(search_result())
+    first, second = stages(search_result().slots)
     assert (first.number, first.latency_ms) == (1, 9.0 + 4.0 + 0.0)
     assert (second.number, second.latency_ms) == (2, 5.0 + 5.0)
     assert fixed_ms(search_result()) == pytest.approx(32.5 - 23.0)
@@ -20,13 +20,13 @@ def kernels_reached_everywhere(side: int, kernel: int) -> bool:
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 7])
 def test_kernels_that_see_the_same_pixels(side: int) -> None:
-    (record,) = stages(search_result(slots=(slot(0, "identity", train_map=side),)))
+    (record,) = stages((slot(0, "identity", train_map=side),))
     whole = tuple(k for k in (3, 5, 7) if kernels_reached_everywhere(side, k))
     assert record.alike_kernels == (whole if len(whole) > 1 else ())
 
 
 def test_the_note_names_stage_map_and_kernels() -> None:
-    (note,) = caveats(stages(search_result()))
+    (note,) = caveats(stages(search_result().slots))
     assert note.startswith("Stage 2 was trained on 2x2 maps, where kernels 3, 5 and 7 see the same pixels")
 
 
