@@ -1,4 +1,4 @@
-"""How weights are trained: AdamW, warm-up and cosine, clipping, smoothing, augmentation, drop-path, average.
+"""How weights are trained: AdamW or SGD, rates, clipping, smoothing, augmentation, drop-path, average.
 
 Source: the recipe of QuadraNet (arXiv 2311.17956), after ConvNeXt and HorNet; the defaults suit small data, and
 ``experiments/imagenet_retrain.yaml`` is the published one.
@@ -25,6 +25,8 @@ class Recipe(Settings):
     ``batch_size``: images per update, over all processes; every process takes its share of them in
     ``gradient_accumulation`` pieces, one after the other, so that only a piece must fit into memory.
 
+    ``algorithm``: AdamW, or SGD with Nesterov momentum, which is the first of ``betas``.
+
     ``rate``: the peak learning rate for batches of ``rate_batch`` images, scaled linearly to ``batch_size``, or
     without ``rate_batch`` as it is. It rises over ``warmup_share`` of all steps and falls as a half cosine to
     ``final_rate``.
@@ -40,6 +42,7 @@ class Recipe(Settings):
 
     batch_size: Annotated[int, Field(ge=2)] = 64
     gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    algorithm: Literal["adamw", "sgd"] = "adamw"
     rate: Positive = 2e-3
     rate_batch: Annotated[int, Field(ge=1)] | None = None
     warmup_share: Share = 0.1
@@ -55,8 +58,8 @@ class Recipe(Settings):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     gradient_checkpointing: bool = False
 
-    def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
-        """AdamW over the module's parameters; biases and vectors are not decayed."""
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The algorithm over the module's parameters; biases and vectors are not decayed."""
         decayed: list[nn.Parameter] = []
         kept: list[nn.Parameter] = []
         for name, parameter in module.named_parameters():
@@ -65,9 +68,13 @@ class Recipe(Settings):
             {"params": decayed, "weight_decay": self.weight_decay},
             {"params": kept, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=self.peak_rate, betas=self.betas, eps=self.eps, fused=True
-        )
+        groups = [group for group in groups if group["params"]]
+        momentum, _ = self.betas
+        if self.algorithm == "sgd":
+            return torch.optim.SGD(
+                groups, lr=self.peak_rate, momentum=momentum, nesterov=momentum > 0, fused=True
+            )
+        return torch.optim.AdamW(groups, lr=self.peak_rate, betas=self.betas, eps=self.eps, fused=True)
 
     def prepare(self, network: Network) -> None:
         """Set what concerns the layers of a network that is trained alone."""

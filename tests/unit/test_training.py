@@ -83,6 +83,28 @@ def test_steps_are_those_of_the_plain_formula() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_sgd_by_hand(momentum: float) -> None:
+    """Nesterov: v <- m v + d and w <- w - r (d + m v), where d is the gradient with the decay of matrices."""
+    recipe = Recipe(algorithm="sgd", betas=(momentum, 0.0), weight_decay=0.3)
+    ours, plain = tiny(), tiny()
+    optimizer = recipe.optimizer(ours)
+    velocities = [torch.zeros_like(p) for p in plain.parameters()]
+    for batch in batches(4):
+        for module in (ours, plain):
+            module.zero_grad()
+            nn.functional.cross_entropy(module(batch.images), batch.labels).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for p, v in zip(plain.parameters(), velocities, strict=True):
+                assert p.grad is not None
+                d = p.grad + (0.3 * p if p.ndim > 1 else 0.0)
+                v.mul_(momentum).add_(d)
+                p.sub_(recipe.peak_rate * (d + momentum * v))
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_loss_that_is_not_finite_stops_before_the_update(bad: float) -> None:
     network = tiny()
