@@ -19,7 +19,7 @@ from quadnas.run.session import Session
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result
-from quadnas.search.selection import held_out_loss, inherited, selection
+from quadnas.search.selection import held_out_loss, inherited, selection, swaps
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, OneShot, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
@@ -99,7 +99,7 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
         session.emit(
             Notice(
                 f"every network of {problem.space.name} is within {problem.limit_ms:g} ms (the slowest takes "
-                f"{problem.bounds.range_ms[1]:.4g} ms): the limit does not bind, the search goes on without it"
+                f"{problem.bounds.range[1]:.4g} ms): the limit does not bind, the search goes on without it"
             )
         )
     if problem.unpriced and checkpoint is None:
@@ -112,8 +112,8 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
     strategy = new_strategy(problem)
     if isinstance(strategy, OneShot):
         SupernetStage(problem, strategy, work.data, work.train_size, work.device, session).run(checkpoint)
-    loss = held_out_loss(problem, work.data, work.train_size, strategy, session)
-    choices = strategy.choose(selection(problem, loss))
+    shared = (problem, work.data, work.train_size, strategy, session)
+    choices = strategy.choose(selection(problem, held_out_loss(*shared), swaps(*shared)))
     argmax: list[int] | None = None
     if isinstance(strategy, ArchitectureLearner):
         argmax = strategy.probabilities().argmax(1).tolist()

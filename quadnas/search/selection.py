@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quadnas.data.base import DataSet, Split
+from quadnas.data.batches import evaluation_batches
 from quadnas.data.order import stable_seed
 from quadnas.network import Network
 from quadnas.run.session import Session
@@ -16,11 +17,13 @@ from quadnas.search.paths import feasible_paths
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import OneShot, Selection, Strategy
 from quadnas.supernet.supernet import Supernet
+from quadnas.supernet.swaps import swap_losses
 from quadnas.training.batch_norm import recompute_statistics
 from quadnas.training.evaluation import evaluate
 from quadnas.training.loop import step_generator
 
 HELD_OUT_IMAGES = 2048
+SWAP_IMAGES = 512
 STATISTICS_BATCHES = 10
 
 
@@ -91,8 +94,30 @@ def held_out_loss(
     return loss
 
 
-def selection(problem: Problem, held_out_loss: Callable[[Sequence[int]], float]) -> Selection:
-    """What a strategy may ask when it chooses under the limits of a problem."""
+def swaps(
+    problem: Problem, data: DataSet, train_size: int, strategy: Strategy, session: Session
+) -> Callable[[Sequence[int]], NDArray[np.float64]]:
+    """The losses of an architecture with one candidate replaced, with the weights of the strategy's supernet."""
+    images = data.held_out.subset(torch.arange(min(SWAP_IMAGES, len(data.held_out))))
+
+    def losses(choices: Sequence[int]) -> NDArray[np.float64]:
+        assert isinstance(strategy, OneShot)
+        batches = evaluation_batches(images, SWAP_IMAGES, size=train_size)
+        priced = problem.bounds.priced
+        return swap_losses(strategy.supernet, batches, choices, priced, session.batch_evaluated).numpy()
+
+    return losses
+
+
+def selection(
+    problem: Problem,
+    held_out_loss: Callable[[Sequence[int]], float],
+    swap_losses: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
+) -> Selection:
+    """What a strategy may ask when it chooses under the limits of a problem.
+
+    Without ``swap_losses`` they are asked for one by one.
+    """
     generator = step_generator(problem.settings.seed, "selection", 0)
 
     def derived(scores: NDArray[np.float64]) -> tuple[int, ...]:
@@ -109,4 +134,10 @@ def selection(problem: Problem, held_out_loss: Callable[[Sequence[int]], float])
         drawn = feasible_paths(priced, lambda path: problem.bounds.of(path) <= limit_ms, start, generator)
         yield from filter(fits, drawn)
 
-    return Selection(derived, fits, samples(), held_out_loss, generator)
+    def one_by_one(choices: Sequence[int]) -> NDArray[np.float64]:
+        losses = np.full(tuple(problem.bounds.priced.shape), np.nan)
+        for slot, candidate in problem.bounds.priced.nonzero().tolist():
+            losses[slot, candidate] = held_out_loss((*choices[:slot], candidate, *choices[slot + 1 :]))
+        return losses
+
+    return Selection(derived, fits, samples(), held_out_loss, swap_losses or one_by_one, generator)

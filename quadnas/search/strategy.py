@@ -36,13 +36,16 @@ class Selection:
     ``derive(scores)``: the architecture within all limits whose scores (slots, most candidates) add up to most;
     ``fits(choices)``: whether an architecture is within them; ``samples``: architectures within them, drawn
     uniformly, without end; ``held_out_loss(choices)``: the mean cross-entropy of an architecture with the
-    supernet's weights on held-out images (see ``selection`` for how many, and what it costs).
+    supernet's weights on held-out images (see ``selection`` for how many, and what it costs);
+    ``swap_losses(choices)``: (slots, most candidates), the same on a part of those images with one candidate
+    replaced, NaN where there is none.
     """
 
     derive: Callable[[NDArray[np.float64]], tuple[int, ...]]
     fits: Callable[[Sequence[int]], bool]
     samples: Iterator[tuple[int, ...]]
     held_out_loss: Callable[[Sequence[int]], float]
+    swap_losses: Callable[[Sequence[int]], NDArray[np.float64]]
     generator: torch.Generator
 
 
@@ -96,6 +99,13 @@ class ArchitectureLearner(OneShot):
     @abstractmethod
     def scores(self) -> NDArray[np.float64]:
         """(slots, most candidates): what the knapsack adds up, higher is better."""
+
+    def gains(self) -> tuple[Tensor, Tensor] | None:
+        """Measured gains and their standard errors, (slots, most candidates) each, if the strategy measures them.
+
+        A gain is how much lower the loss is with a candidate than on the average of its slot's candidates.
+        """
+        return None
 
     def choose(self, selection: Selection) -> tuple[int, ...]:
         """What the knapsack makes of the scores."""

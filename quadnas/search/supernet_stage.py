@@ -1,6 +1,6 @@
 """The first stage of a search: train the supernet and learn the architecture parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -113,6 +113,7 @@ class SupernetStage:
         argmax_ms = problem.bounds.of(argmax)
         if not problem.unlimited:
             self._multiplier.update(argmax_ms, problem.limit_ms)
+        gains = strategy.gains()
         self._session.emit(
             ArchitectureStep(
                 step=step,
@@ -122,11 +123,17 @@ class SupernetStage:
                 argmax_ms=argmax_ms,
                 limit_ms=problem.limit_ms,
                 multiplier=self._multiplier.value,
-                probabilities=tuple(
-                    tuple(round(p, 5) for p in row[: len(slot.candidates)])
-                    for row, slot in zip(probabilities.tolist(), problem.space.slots, strict=True)
-                ),
+                probabilities=self._rows(probabilities.tolist()),
+                gains=gains and self._rows(gains[0].tolist()),
+                gain_errors=gains and self._rows(gains[1].tolist()),
             )
+        )
+
+    def _rows(self, values: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+        """A value for every candidate that a slot has."""
+        return tuple(
+            tuple(round(value, 5) for value in row[: len(slot.candidates)])
+            for row, slot in zip(values, self._problem.space.slots, strict=True)
         )
 
     def _architecture_loss(self, task: Tensor, probabilities: Tensor) -> Tensor:

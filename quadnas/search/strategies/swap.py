@@ -1,0 +1,106 @@
+"""The default: entangled weights, trained equally, and gains that are measured by swapping candidates.
+
+Every weight step trains one path, in which each candidate is equally likely. Beside it a swap probe
+(``supernet.probe``) runs another candidate in each slot on a share of the images; from what the swaps would
+change, ``search.gains`` fits the gain of every candidate. The architecture parameters descend on these gains and
+the latency term; the knapsack works on the gains, then on exact swaps around what it found.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quadnas.data.base import Batch
+from quadnas.search.gains import SwapGains
+from quadnas.search.paths import uniform_path
+from quadnas.search.problem import Problem
+from quadnas.search.softmax import SoftmaxLearner
+from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate, Selection
+from quadnas.supernet.entangled import EntangledSupernet
+from quadnas.supernet.probe import SwapProbe
+from quadnas.training.loop import Criterion, Loss, accuracy_of
+
+PROBED_SHARE = 1 / 8
+"""Of the batch; several swaps on few images say more than few swaps on many."""
+
+ROUNDS = 4
+
+
+@STRATEGIES.register("swap")
+class Swap(SoftmaxLearner):
+    """A weight step costs one path and an eighth of a forward pass; an architecture step nothing more."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem, EntangledSupernet(problem.space, problem.classes))
+        self._gains = SwapGains(self._priced)
+        self._seen = ArchitectureUpdate(0.0, 0.0)
+
+    def losses(
+        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
+    ) -> Iterator[Loss]:
+        """Train one uniform path and, once warmed up, observe a swap in every slot."""
+        path = uniform_path(self._priced, generator)
+        if warming_up:
+            logits = self.supernet(batch.images, path)
+            yield Loss(criterion(logits, batch.labels), logits)
+            return
+        others = self._others(path, generator)
+        probe = SwapProbe(self.supernet, others, max(1, round(PROBED_SHARE * len(batch.images))))
+        logits = probe(batch.images, path)
+        loss = criterion(logits, batch.labels)
+        factors: list[Tensor] = []  # what the training loop multiplies the loss by
+        loss.register_hook(factors.append)
+        yield Loss(loss, logits)
+        self._gains.observe(path, others, probe.changes() / factors[0].double().cpu())
+        self._seen = ArchitectureUpdate(loss.item(), accuracy_of(logits, batch).item())
+
+    def update_architecture(
+        self, held_out: Iterator[Batch], generator: torch.Generator, loss: ArchitectureLoss
+    ) -> ArchitectureUpdate:
+        """Descend on the expected loss, of which the gains are the gradient, and the latency term."""
+        gains, _ = self._gains.estimate()
+        shares = self._distribution()
+        self._descend(loss(-(shares * gains).sum(), shares))
+        return self._seen
+
+    def gains(self) -> tuple[Tensor, Tensor]:
+        """From all swaps that were observed."""
+        return self._gains.estimate()
+
+    def scores(self) -> NDArray[np.float64]:
+        """The gains."""
+        return self._gains.estimate()[0].numpy()
+
+    def choose(self, selection: Selection) -> tuple[int, ...]:
+        """What the gains give, then what exact swaps in the best so far give, while that helps."""
+        best = selection.derive(self.scores())
+        lowest = selection.held_out_loss(best)
+        for _ in range(ROUNDS):
+            found = selection.derive(-np.nan_to_num(selection.swap_losses(best), nan=0.0))
+            loss = selection.held_out_loss(found)
+            if loss >= lowest:
+                break
+            best, lowest = found, loss
+        return best
+
+    def state(self) -> dict[str, Tensor]:
+        """Architecture parameters, their optimiser and the swaps observed so far."""
+        return {**super().state(), **self._gains.state()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore them."""
+        super().load_state(state)
+        self._gains.load_state(state)
+
+    def _others(self, path: Sequence[int], generator: torch.Generator) -> list[int]:
+        """Another candidate for every slot, each equally likely; the same where there is no other."""
+        chosen = torch.tensor(path)[:, None]
+        weights = self._priced.double().scatter(1, chosen, 0.0)
+        alone = weights.sum(1, keepdim=True) == 0
+        others: list[int] = torch.multinomial(
+            weights.where(~alone, self._priced.double()), 1, generator=generator
+        )[:, 0].tolist()
+        return others

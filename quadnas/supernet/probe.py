@@ -1,0 +1,50 @@
+"""The swap probe: beside a weight step, what another candidate in each slot would change the loss by."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from quadnas.ops.statistics import statistics_kept
+from quadnas.supernet.supernet import Supernet, SupernetSlot
+
+
+class SwapProbe:
+    """Runs a path, and in every slot one candidate of ``others`` on the first ``images`` of the batch.
+
+    After the backward pass of a loss that is a mean over the batch, ``changes`` () is for every slot
+    <dL/do, o_other - o_active> of those images, scaled to the batch: to first order, the change of that loss by
+    the swap in this slot alone. The probe keeps no graph, and of a slot's outputs only that difference.
+    """
+
+    def __init__(self, supernet: Supernet, others: Sequence[int], images: int) -> None:
+        self._supernet, self._others, self._images = supernet, others, images
+        self._found: dict[int, Tensor] = {}
+
+    def __call__(self, images: Tensor, path: Sequence[int]) -> Tensor:
+        """(N, 3, H, W) -> logits (N, classes) of ``path``."""
+        slots = iter(enumerate(path))
+        x = images.contiguous(memory_format=torch.channels_last)
+        for position in self._supernet.positions:
+            if isinstance(position, SupernetSlot):
+                slot, choice = next(slots)
+                x = self._probed(x, position, slot, choice)
+            else:
+                x = position(x)
+        return x
+
+    def _probed(self, x: Tensor, position: SupernetSlot, slot: int, choice: int) -> Tensor:
+        y: Tensor = position(x, choice)
+        with torch.no_grad(), statistics_kept(position):
+            difference = position(x[: self._images], self._others[slot]) - y[: self._images]
+
+        def credit(gradient: Tensor) -> None:
+            share = len(difference) / len(gradient)
+            self._found[slot] = (gradient[: self._images].float() * difference.float()).sum() / share
+
+        y.register_hook(credit)
+        return y
+
+    def changes(self) -> Tensor:
+        """(slots,) on the CPU, double."""
+        return torch.stack([self._found[slot] for slot in sorted(self._found)]).double().cpu()
