@@ -234,6 +234,31 @@ def models(
     print_answer(rows, as_json, text)
 
 
+@app.command()
+def why(
+    run: Annotated[Path, typer.Argument(help="The folder that a search wrote.")],
+    slot: Annotated[
+        str | None, typer.Argument(help="One slot with all its candidates, such as 2.3 [all].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say of every slot why it holds its block: what it costs and gains against the next best that would fit."""
+    from quadnas.config import validated
+    from quadnas.report.terminal import why_text
+    from quadnas.run.folder import RunFolder
+    from quadnas.search.loop import RESULT
+    from quadnas.search.result import read_result
+    from quadnas.search.settings import SearchSettings
+
+    folder = RunFolder.open(run)
+    require_command(folder, "search")
+    if not (run / RESULT).exists():
+        raise ConfigError(f"{run} has found no network yet; quadnas search --resume {run} goes on with it")
+    settings = validated(folder.settings, SearchSettings, str(run))
+    answer, text = why_text(folder, settings, read_result(run / RESULT), slot)
+    print_answer(answer, as_json, text)
+
+
 app.command()(cli_compare.compare)
 app.command()(cli_latency.latency)
 app.command()(cli_latency.calibrate)

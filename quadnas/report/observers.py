@@ -77,7 +77,7 @@ def observed(work: Work, folder: RunFolder, stream: TextIO, *, tensorboard: bool
     problem = work.problem
     settings = problem.settings
     slots = slot_records(problem, [0] * len(problem.space.slots), work.train_size)
-    posed = Posed(slots, settings.max_latency_ms, problem.bounds.range_ms)
+    posed = Posed(slots, settings.max_latency_ms, problem.bounds.range)
     progress = Progress(stream, slots)
     page = LiveReport(folder, settings, posed, problem.model.card, progress)
     board = TensorBoard(folder.path) if tensorboard else nullcontext(_nobody)

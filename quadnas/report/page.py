@@ -12,6 +12,8 @@ from quadnas.report import facts
 from quadnas.report.figures import Events, curves
 from quadnas.report.labels import Label, read_label
 from quadnas.report.running import Running
+from quadnas.report.sentences import sentence
+from quadnas.report.why import stories
 from quadnas.run.folder import RunFolder
 from quadnas.search.result import SearchResult, SlotRecord
 from quadnas.search.settings import SearchSettings
@@ -28,6 +30,7 @@ def write_report(run: RunFolder, settings: SearchSettings, result: SearchResult,
 def render_page(settings: SearchSettings, result: SearchResult, events: Events, card: DeviceCard) -> str:
     """The page; the same run gives the same text. ``events`` are the lines of the journal."""
     records = facts.stages(result.slots)
+    told = stories(settings, result, events)
     return _rendered(
         settings,
         card,
@@ -44,6 +47,11 @@ def render_page(settings: SearchSettings, result: SearchResult, events: Events, 
         families=_families(records),
         tables=list(_tables(result.slots, events, decided=True)),
         curves=curves(events, result.limit_ms, result.feasible_ms, result),
+        stories=told,
+        sentence=sentence,
+        largest_share=max((story.share for story in told), default=0) or 1,
+        learned=any(story.chosen.history for story in told),
+        measured=any(story.chosen.gain is not None for story in told),
     )
 
 

@@ -1,11 +1,14 @@
-"""The end of a search in plain text: the architecture and the answer, in less than 100 columns."""
+"""The end of a search in plain text, in less than 100 columns: architecture, answer, why every block is there."""
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 
+from quadnas.errors import ConfigError
 from quadnas.latency.card import DeviceCard
+from quadnas.report.answer import Answer
 from quadnas.report.facts import (
     FILE_NAME,
     StageRecord,
@@ -20,6 +23,9 @@ from quadnas.report.facts import (
     stages,
 )
 from quadnas.report.labels import printable
+from quadnas.report.sentences import sentence
+from quadnas.report.why import Candidate, Story, stories
+from quadnas.run.folder import RunFolder
 from quadnas.search.result import SearchResult
 from quadnas.search.settings import SearchSettings
 
@@ -63,6 +69,32 @@ def summary_text(settings: SearchSettings, result: SearchResult, card: DeviceCar
     return printable("\n".join(lines))
 
 
+def why_text(folder: RunFolder, settings: SearchSettings, result: SearchResult, slot: str | None) -> Answer:
+    """The answer of ``quadnas why``: every slot in words, or one ``slot`` with all its candidates.
+
+    Raises ConfigError if there is no such slot, DataError (journal).
+    """
+    told = {story.name: story for story in stories(settings, result, folder.journal.read())}
+    if slot is not None and slot not in told:
+        raise ConfigError(f"no slot {slot!r}: this network has the slots {', '.join(told)}")
+    chosen = [story for story in told.values() if slot in (None, story.name)]
+    lines = [
+        _hanging(f"{story.name:<6}", sentence(story).replace(" ms", f"{_UNBROKEN}ms")) for story in chosen
+    ]
+    if slot is not None:
+        lines += ["", *_table(told[slot])]
+    keys = [field.name for field in fields(Candidate)]
+    rows = {
+        story.name: {
+            "latency_share": story.share,
+            "why": sentence(story),
+            "candidates": [{key: getattr(one, key) for key in keys} for one in story.candidates],
+        }
+        for story in chosen
+    }
+    return rows, printable("\n".join(lines))
+
+
 def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> Iterator[tuple[str, str]]:
     low_ms, high_ms = result.feasible_ms
     yield "latency", f"{ms(result.latency_ms)} on {card.device}, predicted, not measured"
@@ -102,3 +134,23 @@ def _hanging(start: str, text: str) -> str:
         subsequent_indent=" " * len(start),
         break_on_hyphens=False,
     ).replace(_UNBROKEN, " ")
+
+
+def _table(story: Story) -> Iterator[str]:
+    """One line for each candidate under titles; a column of which nothing is known is left out."""
+    rows = [("candidate", "ms", "network ms", "fits", "probability", "gain", "error")]
+    for one in story.candidates:
+        cells = (
+            one.name,
+            "no price" if one.latency_ms is None else f"{one.latency_ms:.4g}",
+            "" if one.network_ms is None else f"{one.network_ms:.4g}",
+            "chosen" if one.chosen else "yes" if one.fits else "no",
+            "" if one.probability is None else percent(one.probability),
+            "" if one.gain is None else f"{one.gain:+.2g}",
+            "" if one.error is None else f"{one.error:.1g}",
+        )
+        rows.append(cells)
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    width = max(map(len, columns[0]))
+    for name, *values in zip(*columns, strict=True):
+        yield f"{name:<{width}}" + "".join(f"{value:>13}" for value in values)

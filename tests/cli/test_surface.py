@@ -22,6 +22,7 @@ COMMANDS = {
     ],
     "evaluate": ["--data", "--json", "--train-size", "model", "weights"],
     "models": ["--json", "name"],
+    "why": ["--json", "run", "slot"],
     "compare": ["--cluster", "--cluster-option", "--json", "--out", "--resume", "--workers", "file"],
     "latency": ["--batch", "--device", "--input-size", "--json", "--measured", "model"],
     "calibrate": ["--device", "--input-size", "--json", "--minutes", "--out", "--runtime", "--space", "--threads"],
