@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from quadnas.ops.statistics import statistics_kept
 from quadnas.supernet.supernet import Supernet, SupernetSlot
 
 
@@ -79,16 +79,11 @@ def _trace(supernet: Supernet, images: Tensor, path: Sequence[int]) -> tuple[Ten
 def frozen(supernet: nn.Module) -> Iterator[None]:
     """No weight gradients and no change of normalisation statistics: an architecture step trains no weight."""
     parameters = [p for p in supernet.parameters() if p.requires_grad]
-    norms = [m for m in supernet.modules() if isinstance(m, _BatchNorm) and m.momentum != 0]
-    momenta = [norm.momentum for norm in norms]
     for parameter in parameters:
         parameter.requires_grad_(False)
-    for norm in norms:
-        norm.momentum = 0.0
     try:
-        yield
+        with statistics_kept(supernet):
+            yield
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
