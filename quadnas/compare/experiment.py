@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from matplotlib.figure import Figure
 from pydantic import AfterValidator, Field
@@ -86,7 +86,8 @@ class Bench:
 class Work(ABC):
     """An experiment with everything loaded and checked that its units need.
 
-    ``inputs`` are the frozen values that the settings only name: a run goes on with nothing else.
+    ``inputs`` are the frozen values that the settings only name: a run goes on with nothing else. One that is
+    not the same for all arms has a name for each, for a worker prepares its unit's arm alone.
     """
 
     inputs: Mapping[str, object]
@@ -163,21 +164,19 @@ class Experiment(Settings):
     def for_each_arm(self, check: Callable[[str], T]) -> dict[str, T]:
         """What ``check`` returns for every arm; raises the first error's kind with the errors of all arms."""
         found: dict[str, T] = {}
-        refused: dict[str, list[str]] = {}
-        errors: list[QuadnasError] = []
+        errors: dict[str, QuadnasError] = {}
         for arm in self.arms:
             try:
                 found[arm] = check(arm)
             except QuadnasError as error:
-                errors.append(error)
-                refused.setdefault(str(error), []).append(f"arms.{arm}")
+                errors[arm] = error
         if errors:
-            told = (
-                text if f"{arms[0]}." in text or f"{arms[0]}:" in text else f"{', '.join(arms)}: {text}"
-                for text, arms in refused.items()
-            )
-            raise type(errors[0])("; ".join(told))
+            raise type(next(iter(errors.values())))(_listed(errors))
         return found
+
+    def narrowed(self, arm: str) -> Self:
+        """The same experiment with this arm alone."""
+        return self.model_copy(update={"arms": {arm: self.arms[arm]}})
 
     def by_arm(self, records: Mapping[Unit, Record]) -> dict[str, list[Record]]:
         """The records of every arm, in the order of its units."""
@@ -197,6 +196,16 @@ class Experiment(Settings):
                     raise ConfigError(
                         f"{source}: arms.{name}.against: no arm {other!r}; {did_you_mean(other, self.arms)}"
                     )
+
+
+def _listed(errors: Mapping[str, QuadnasError]) -> str:
+    """Every error once, behind the arms that it befell where it does not name its arm itself."""
+    befell: dict[str, list[str]] = {}
+    for arm, error in errors.items():
+        befell.setdefault(str(error), []).append(f"arms.{arm}")
+    return "; ".join(
+        text if text.startswith(arms[0]) else f"{', '.join(arms)}: {text}" for text, arms in befell.items()
+    )
 
 
 KINDS: Registry[type[Experiment]] = Registry(

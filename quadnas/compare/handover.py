@@ -23,7 +23,7 @@ from quadnas.run.sealed import seal, unseal
 
 _ERRORS = {kind.__name__: kind for kind in (ConfigError, CoverageError, DataError, LimitError, MachineError)}
 _WAIT_SECONDS = 0.2
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 6.0
 """How long a unit that is asked to stop may take to commit before its process is ended."""
 
 

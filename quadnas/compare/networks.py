@@ -13,9 +13,9 @@ from quadnas.errors import ConfigError
 from quadnas.latency.devices import find_device
 from quadnas.latency.measurements import load_corrected
 from quadnas.latency.model import estimate
-from quadnas.network import kernels_of, operators_of, require_size
+from quadnas.network import kernels_of, require_size
 from quadnas.registry import did_you_mean
-from quadnas.report.models import parameters
+from quadnas.sizes import macs, parameters
 from quadnas.space.layer import Layer
 from quadnas.space.model_family import CLASSES, Design, ModelFamily, find_model
 from quadnas.space.model_spec import IMAGENET_INPUT, ModelSpec, counted_classes
@@ -42,17 +42,18 @@ class NetworkExperiment(Experiment):
 
     def specs(self) -> dict[str, ModelSpec]:
         """The network of every arm, checked to be buildable at ``input_size``; raises ConfigError."""
-        found = {name: self._spec(name, arm) for name, arm in self.arms.items()}
-        for spec in found.values():
-            require_size(spec.layers, self.input_size)
-        return found
+        return self.for_each_arm(self._spec)
 
-    def _spec(self, name: str, arm: NetworkArm) -> ModelSpec:
+    def _spec(self, name: str) -> ModelSpec:
+        arm = self.arms[name]
         if arm.model is None:
-            return spec_of(name, overlaid(self.network, arm.network))
-        if arm.network:
+            spec = spec_of(name, overlaid(self.network, arm.network))
+        elif arm.network:
             raise ConfigError(f"arms.{name}: a named model is taken as it is; give either model or network")
-        return find_model(arm.model)
+        else:
+            spec = find_model(arm.model)
+        require_size(spec.layers, self.input_size)
+        return spec
 
 
 def spec_of(name: str, network: Mapping[str, Any]) -> ModelSpec:
@@ -74,13 +75,12 @@ def spec_of(name: str, network: Mapping[str, Any]) -> ModelSpec:
 
 def size_of(layers: Sequence[Layer], input_size: int) -> dict[str, int]:
     """Parameters, and multiply-accumulates for one image of side ``input_size``."""
-    macs = sum(operator.kernel.macs for operator in operators_of(layers, input_size))
-    return {"parameters": parameters(layers), "macs": macs}
+    return {"parameters": parameters(layers), "macs": macs(layers, input_size)}
 
 
-def fingerprint(specs: Mapping[str, ModelSpec]) -> tuple[tuple[str, tuple[Layer, ...]], ...]:
-    """What tells apart the networks that named models stand for."""
-    return tuple((name, spec.layers) for name, spec in specs.items())
+def fingerprint(specs: Mapping[str, ModelSpec]) -> dict[str, object]:
+    """What tells apart the networks that named models stand for, as inputs of a run."""
+    return {f"model of {name}": spec.layers for name, spec in specs.items()}
 
 
 def require_devices(devices: Sequence[str]) -> None:

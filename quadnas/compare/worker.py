@@ -59,9 +59,9 @@ def measure_unit(text: str) -> None:
 def _measure(call: Call, stop: StopFlag, progress: Progress) -> Record:
     folder = RunFolder.open(Path(call.run))
     experiment = experiment_from(folder.settings, call.run)
-    work = experiment.prepare()
-    _require_same(work.inputs, call.inputs)
     (unit,) = (unit for unit in experiment.units() if str(unit) == call.unit)
+    work = experiment.narrowed(unit.arm).prepare()
+    _require_same(work.inputs, call.inputs)
     if stop.signal is not None or call.abandoned:
         raise Interrupted("stopped before it began", stop.signal or signal.SIGTERM)
     return work.measure(unit, Bench(folder, progress, stop, time.perf_counter, shared=True))
@@ -73,8 +73,8 @@ def _require_same(inputs: Mapping[str, object], expected: Mapping[str, str]) -> 
     found = digests(inputs)
     if changed := [
         name
-        for name, digest in expected.items()
-        if found.get(name) != digest and not name.startswith(devices_own)
+        for name, digest in found.items()
+        if expected.get(name) != digest and not name.startswith(devices_own)
     ]:
         raise ConfigError(
             f"the worker finds another {' and another '.join(changed)} than the process that started it; give it "

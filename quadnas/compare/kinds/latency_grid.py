@@ -59,7 +59,7 @@ class GridWork(Work):
         self._experiment = experiment
         self._specs = experiment.specs()
         require_devices(experiment.devices)
-        self.inputs: Mapping[str, object] = {"models": fingerprint(self._specs)}
+        self.inputs: Mapping[str, object] = fingerprint(self._specs)
 
     def measure(self, unit: Unit, bench: Bench) -> Record:
         """Price one network; its width is that of the first block, its layers are those that keep their map."""

@@ -99,7 +99,7 @@ class MemoryWork(Work):
     def __init__(self, experiment: TrainingMemory) -> None:
         self._experiment = experiment
         self._specs = experiment.specs()
-        self.inputs: Mapping[str, object] = {"models": fingerprint(self._specs), "machine": machine_text()}
+        self.inputs: Mapping[str, object] = {**fingerprint(self._specs), "machine": machine_text()}
 
     def measure(self, unit: Unit, bench: Bench) -> Record:
         """Count, and measure the peak where there is a GPU."""

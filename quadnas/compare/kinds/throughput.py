@@ -91,7 +91,7 @@ class ThroughputWork(Work):
         self._specs = experiment.specs()
         self._networks: dict[str, nn.Module] = {}
         self.inputs: Mapping[str, object] = {
-            "models": fingerprint(self._specs),
+            **fingerprint(self._specs),
             "machine": machine_text(),
             **arithmetic(compute_device()),
         }

@@ -115,12 +115,17 @@ class TrainingWork(Work):
         require_devices(experiment.devices)
         data = load_data(experiment.data, limit=experiment.train_images)
         self._size = experiment.train_size or data.default_train_size
-        self._specs = {name: with_classes_of(spec, data) for name, spec in experiment.specs().items()}
-        for spec in self._specs.values():
+        designs = experiment.specs()
+
+        def trainable(arm: str) -> ModelSpec:
+            spec = with_classes_of(designs[arm], data)
             require_size(spec.layers, self._size)
+            return spec
+
+        self._specs = experiment.for_each_arm(trainable)
         self._images = len(data.training)
         self.inputs: Mapping[str, object] = {
-            "models": fingerprint(self._specs),
+            **fingerprint(self._specs),
             "data": data.identity,
             **arithmetic(compute_device()),
         }
