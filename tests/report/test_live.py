@@ -62,9 +62,9 @@ FLAT = [1 / 7] * 7
 
 def test_the_view_of_a_search(screen: Screen, clock: Clock) -> None:
     with showing(screen, clock, SLOTS) as progress:
-        progress(PhaseStarted("search", 0, 10_000))
+        progress(PhaseStarted("search", 1900, 10_000))
         progress(architecture_step([SURE, LIKELY, FLAT, SURE, SURE]))
-        for step in range(1, 2001):
+        for step in range(1901, 2001):
             clock.now += 0.5
             progress(weight_step(step))
         # 2 steps a second: 8000 more take 4000 s
