@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from quadnas.data.base import Batch
 from quadnas.network import Network
 from quadnas.search.problem import Problem
 from quadnas.search.selection import selection
-from quadnas.search.strategy import ArchitectureLearner, OneShot, Selection, Strategy
+from quadnas.search.strategy import ArchitectureLearner, OneShot, Strategy
 
 
 def check_strategy(make: Callable[[], Strategy], problem: Problem, batch: Batch) -> None:
@@ -78,26 +77,13 @@ def _check_inheritance(strategy: OneShot, problem: Problem, batch: Batch) -> Non
     assert network(batch.images).shape == (len(batch.images), problem.classes)
 
 
-def selection_by(problem: Problem, loss: Callable[[Sequence[int]], float]) -> Selection:
-    """What a strategy may ask where the held-out loss of an architecture is known."""
-
-    def swap_losses(choices: Sequence[int]) -> NDArray[np.float64]:
-        priced = problem.priced.numpy()
-        losses = np.full(priced.shape, np.nan)
-        for slot, candidate in np.argwhere(priced).tolist():
-            losses[slot, candidate] = loss([*choices[:slot], candidate, *choices[slot + 1 :]])
-        return losses
-
-    return selection(problem, loss, swap_losses)
-
-
 def _check_choice(strategy: Strategy, problem: Problem) -> None:
     """Within the limit, and the same when an interrupted choice starts again."""
 
     def loss(choices: Sequence[int]) -> float:
         return float(sum(choices))
 
-    first, second = (strategy.choose(selection_by(problem, loss)) for _ in range(2))
+    first, second = (strategy.choose(selection(problem, loss)) for _ in range(2))
     assert first == second, "the choice is no function of the state and the generator"
     assert problem.bound_ms(first) <= problem.limit_ms, "the architecture is above the limit"
 

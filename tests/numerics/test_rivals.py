@@ -14,11 +14,11 @@ from quadnas.data.base import Batch
 from quadnas.search.constraint import GRID
 from quadnas.search.paths import candidate_macs, extreme_paths
 from quadnas.search.problem import Problem
+from quadnas.search.selection import selection
 from quadnas.search.strategies.evolution import CHILDREN, POPULATION, Evolution
 from quadnas.search.strategies.largest_fit import LargestFit
 from quadnas.search.strategies.random_search import DRAWS, RandomSearch
 from quadnas.search.strategy import OneShot
-from quadnas.testing.strategies import selection_by
 from tests.toy import toy_problem, toy_space
 
 Path = tuple[int, ...]
@@ -63,14 +63,14 @@ def test_largest_is_that_of_enumeration(share: float) -> None:
     def best(limit_ms: float) -> float:
         return max(size(path) for path in EVERYTHING if problem.bounds.of(path) <= limit_ms)
 
-    found = LargestFit(problem).choose(selection_by(problem, lambda _: 0.0))
+    found = LargestFit(problem).choose(selection(problem, lambda _: 0.0))
     assert problem.bound_ms(found) <= problem.limit_ms
     spare_ms = problem.limit_ms - problem.bounds.of(SMALLEST)
     assert best(problem.limit_ms - 4 * spare_ms / GRID) <= size(found) <= best(problem.limit_ms)
 
 
 def searched(make: Callable[[Problem], OneShot], problem: Problem, loss: Additive) -> Path:
-    found = make(problem).choose(selection_by(problem, loss))
+    found = make(problem).choose(selection(problem, loss))
     assert loss.of(found) == min(map(loss.of, loss.asked))
     assert len(loss.asked) == len(set(loss.asked)), "an architecture was compared twice"
     assert all(problem.bounds.of(path) <= problem.limit_ms for path in loss.asked)

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 from quadnas.latency.kernels import Kernel
 from quadnas.search.paths import candidate_macs, extreme_paths, feasible_paths, uniform_path
 from quadnas.search.problem import Problem
-from quadnas.testing.strategies import selection_by
+from quadnas.search.selection import selection
 from tests.toy import taps_ms, toy_problem, toy_space
 
 THREE = "[{block: quadra, kernel: [7, 3], expansion: [2]}, {block: identity}]"
@@ -73,7 +73,7 @@ def test_feasible_paths_are_uniform(share: float) -> None:
     problem = toy_problem(limit_ms, space=space)
     expected = sorted(feasible(problem))
     assert len(expected) == pytest.approx(81 * share, abs=9)
-    drawn = list(itertools.islice(selection_by(problem, lambda _: 0.0).samples, 1200))
+    drawn = list(itertools.islice(selection(problem, lambda _: 0.0).samples, 1200))
     counts = Counter(drawn)
     assert chisquare([counts[path] for path in expected]).pvalue > 1e-3
     assert sum(counts.values()) == sum(counts[path] for path in expected)
@@ -89,7 +89,7 @@ def test_next_to_the_minimum_every_feasible_path_is_found() -> None:
         problem = toy_problem(low + margin * (high - low))
         expected = feasible(problem)
         assert 0 < len(expected) < 40
-        assert set(itertools.islice(selection_by(problem, lambda _: 0.0).samples, 400)) == expected
+        assert set(itertools.islice(selection(problem, lambda _: 0.0).samples, 400)) == expected
 
 
 def test_a_network_cheaper_than_the_sum_of_its_parts_is_found() -> None:
@@ -100,7 +100,7 @@ def test_a_network_cheaper_than_the_sum_of_its_parts_is_found() -> None:
     )
     limit_ms = wholes[len(wholes) // 2]
     problem = toy_problem(limit_ms, confidence=0.9)
-    drawn = list(itertools.islice(selection_by(problem, lambda _: 0.0).samples, 200))
+    drawn = list(itertools.islice(selection(problem, lambda _: 0.0).samples, 200))
     assert all(problem.bound_ms(path) <= limit_ms for path in drawn)
     assert max(map(problem.bound_ms, drawn)) > 0.97 * limit_ms
 
