@@ -22,7 +22,7 @@ from quadnas.latency.devices import load_device
 from quadnas.latency.model import LatencyModel, estimate
 from quadnas.network import kernels_of, load_space
 from quadnas.nnmeter.detector import detect
-from quadnas.search.problem import price_space
+from quadnas.search.limits import price_space
 from tests.golden.networks import mobilenet_v2
 from tests.golden.onnx_networks import write_mobilenet_v2
 

@@ -157,6 +157,28 @@ def require_size(layers: Sequence[Layer], size: int) -> None:
         _, height, width = _operators(layer, height, width)
 
 
+def position_operators(
+    space: SearchSpace, classes: int, input_size: int
+) -> tuple[list[list[Operator]], list[list[list[Operator]]]]:
+    """The unfused operators of every fixed layer, and those of every candidate of every slot.
+
+    Returns ([fixed layer] -> operators, [slot][candidate] -> operators).
+    """
+    fixed: list[list[Operator]] = []
+    slots: list[list[list[Operator]]] = []
+    height = width = input_size
+    head = space.head.model_copy(update={"channels_out": classes})
+    for position in (*space.positions, head):
+        if isinstance(position, Slot):
+            outcomes = [_operators(layer, height, width) for layer in position.candidates.values()]
+            slots.append([found for found, _, _ in outcomes])
+            _, height, width = outcomes[0]
+        else:
+            found, height, width = _operators(position, height, width)
+            fixed.append(found)
+    return fixed, slots
+
+
 def position_kernels(
     space: SearchSpace, classes: int, input_size: int, model: LatencyModel
 ) -> tuple[list[Kernel], list[list[list[Kernel]]]]:
@@ -165,19 +187,11 @@ def position_kernels(
     Returns (kernels of all fixed layers, [slot][candidate] -> kernels). Fusion across the border of a layer is
     left to ``kernels_of``.
     """
-    fixed: list[Kernel] = []
-    slots: list[list[list[Kernel]]] = []
-    height = width = input_size
-    head = space.head.model_copy(update={"channels_out": classes})
-    for position in (*space.positions, head):
-        if isinstance(position, Slot):
-            outcomes = [_operators(layer, height, width) for layer in position.candidates.values()]
-            slots.append([model.kernels(found) for found, _, _ in outcomes])
-            _, height, width = outcomes[0]
-        else:
-            found, height, width = _operators(position, height, width)
-            fixed += model.kernels(found)
-    return fixed, slots
+    fixed, slots = position_operators(space, classes, input_size)
+    return (
+        [kernel for found in fixed for kernel in model.kernels(found)],
+        [[model.kernels(found) for found in candidates] for candidates in slots],
+    )
 
 
 def map_sizes(space: SearchSpace, input_size: int) -> list[int]:

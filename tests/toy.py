@@ -9,7 +9,8 @@ from quadnas.config import parse_yaml, validated
 from quadnas.latency.devices import load_device
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage, LatencyModel, Price
-from quadnas.search.problem import Problem, price_space
+from quadnas.search.limits import latency_limit
+from quadnas.search.problem import Problem
 from quadnas.search.settings import SearchSettings
 from quadnas.space.search_space import SearchSpace, SpaceFile, space_from
 
@@ -58,4 +59,4 @@ def toy_problem(
     space = space or toy_space()
     model = FormulaDevice(formula)
     chosen = SearchSettings(device="formula", max_latency_ms=limit_ms, input_size=64, **settings)
-    return Problem(chosen, space, 10, model, price_space(space, model, 10, 64), limit_ms)
+    return Problem(chosen, space, 10, (model,), (latency_limit(space, model, 10, 64, limit_ms),))

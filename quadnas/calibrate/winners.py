@@ -16,7 +16,7 @@ from quadnas.latency.card import Winners
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Arrays, LatencyModel, Price
 from quadnas.latency.names import words
-from quadnas.latency.table import LatencyTable, build_table
+from quadnas.latency.table import CostTable, build_table
 from quadnas.network import position_kernels
 from quadnas.search.constraint import knapsack
 from quadnas.space.search_space import SearchSpace
@@ -136,7 +136,7 @@ class _OtherStandIns(_Disturbed):
 class _Tally:
     """True price over believed price of searched networks, beside that of networks that nobody selected."""
 
-    def __init__(self, truth: LatencyTable, generator: np.random.Generator) -> None:
+    def __init__(self, truth: CostTable, generator: np.random.Generator) -> None:
         self._truth = truth
         self._generator = generator
         self.ratios: list[float] = []
@@ -147,7 +147,7 @@ class _Tally:
         """How much dearer winners are than unselected networks of the same believed prices, on average."""
         return round(max(1.0, fmean(self._selected)), 4)
 
-    def search(self, believed: LatencyTable, scattered: LatencyTable) -> None:
+    def search(self, believed: CostTable, scattered: CostTable) -> None:
         """Add some searches of one table; ``scattered`` is the truth as ``ratios`` sees it."""
         priced = believed.priced.numpy()
         anything = self._generator.standard_normal((UNSELECTED, *priced.shape))
@@ -156,7 +156,7 @@ class _Tally:
         for _ in range(SEARCHES):
             scores = self._generator.standard_normal(priced.shape)
             best_ms = believed.of(np.where(priced, scores, -np.inf).argmax(axis=1).tolist())
-            fastest_ms = believed.range_ms[0]
+            fastest_ms = believed.range[0]
             limit_ms = fastest_ms + float(self._generator.uniform(0.1, 0.9)) * (best_ms - fastest_ms)
             choices = knapsack(scores, believed, limit_ms)
             believed_ms = believed.of(choices)
@@ -164,5 +164,5 @@ class _Tally:
             self._selected.append(self._truth.of(choices) / believed_ms / unselected)
 
 
-def _table(model: LatencyModel, layout: Layout) -> LatencyTable:
+def _table(model: LatencyModel, layout: Layout) -> CostTable:
     return build_table(model, *layout, lambda price: price.latency_ms or 0.0)

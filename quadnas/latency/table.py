@@ -1,4 +1,4 @@
-"""The latency table of a search: every candidate of every slot in milliseconds, built once."""
+"""The cost table of a search: every candidate of every slot in milliseconds or another unit, built once."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,29 +13,30 @@ from quadnas.latency.model import LatencyModel, Price, checked_prices
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyTable:
-    """``fixed_ms`` for the layers that all architectures share, ``slots_ms[s][i]`` for candidate i of slot s.
+class CostTable:
+    """``fixed`` for the layers that all architectures share, ``rows[s][i]`` for candidate i of slot s.
 
-    A candidate that the device's model cannot price stands as infinity: no search may choose it.
+    All in one unit: ms for a latency, else parameters, multiply-accumulates or bytes. A candidate without a price
+    stands as infinity: no search may choose it.
     """
 
-    fixed_ms: float
-    slots_ms: tuple[tuple[float, ...], ...]
+    fixed: float
+    rows: tuple[tuple[float, ...], ...]
 
     def of(self, choices: Sequence[int]) -> float:
-        """Latency in ms of the architecture with candidate ``choices[s]`` in slot s."""
-        chosen = (row[choice] for row, choice in zip(self.slots_ms, choices, strict=True))
-        return math.fsum((self.fixed_ms, *chosen))
+        """The cost of the architecture with candidate ``choices[s]`` in slot s."""
+        chosen = (row[choice] for row, choice in zip(self.rows, choices, strict=True))
+        return math.fsum((self.fixed, *chosen))
 
     @property
-    def range_ms(self) -> tuple[float, float]:
-        """Lowest and highest latency in the space: slots are independent, so each slot's extremes add up."""
-        priced = [[ms for ms in row if math.isfinite(ms)] for row in self.slots_ms]
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest cost in the space: slots are independent, so each slot's extremes add up."""
+        priced = [[cost for cost in row if math.isfinite(cost)] for row in self.rows]
         if not all(priced):
             raise CoverageError("a slot has no candidate that the device's latency model can price")
         return (
-            math.fsum((self.fixed_ms, *map(min, priced))),
-            math.fsum((self.fixed_ms, *map(max, priced))),
+            math.fsum((self.fixed, *map(min, priced))),
+            math.fsum((self.fixed, *map(max, priced))),
         )
 
     @property
@@ -44,12 +45,12 @@ class LatencyTable:
         return self._padded().isfinite()
 
     def expected(self, probabilities: Tensor) -> Tensor:
-        """E[latency] () in ms, differentiable, for probabilities (slots, most candidates), 0 where not priced."""
+        """E[cost] (), differentiable, for probabilities (slots, most candidates), 0 where not priced."""
         costs = self._padded()
-        return self.fixed_ms + (probabilities * costs.where(costs.isfinite(), 0.0)).sum()
+        return self.fixed + (probabilities * costs.where(costs.isfinite(), 0.0)).sum()
 
     def _padded(self) -> Tensor:
-        rows = [torch.tensor(row, dtype=torch.float64) for row in self.slots_ms]
+        rows = [torch.tensor(row, dtype=torch.float64) for row in self.rows]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=math.inf)
 
 
@@ -58,7 +59,7 @@ def build_table(
     fixed: Sequence[Kernel],
     slots: Sequence[Sequence[Sequence[Kernel]]],
     cost_ms: Callable[[Price], float],
-) -> LatencyTable:
+) -> CostTable:
     """Price the fixed kernels and those of [slot][candidate]; ``cost_ms`` turns a price into the cost to add up.
 
     Raises CoverageError if a fixed kernel has no price, DataError if the model prices a kernel at NaN, zero or
@@ -74,7 +75,7 @@ def build_table(
                 f"device {model.card.device!r} has no price for {kernel}, which every architecture needs; "
                 "use another space or a device that covers it"
             )
-    return LatencyTable(
+    return CostTable(
         math.fsum(costs[kernel] for kernel in fixed),
         tuple(tuple(math.fsum(costs[k] for k in kernels) for kernels in slot) for slot in slots),
     )

@@ -16,7 +16,8 @@ from quadnas.report.answer import Answer
 from quadnas.report.facts import interval_text
 from quadnas.report.residual import compare_measured
 from quadnas.search.derivation import interval_record
-from quadnas.search.problem import percentile, price_space, sample_latencies_ms
+from quadnas.search.limits import price_space
+from quadnas.search.problem import percentile, sample_latencies_ms
 from quadnas.space.model_spec import ModelSpec
 from quadnas.space.search_space import SearchSpace
 
@@ -66,7 +67,7 @@ def describe_space(name: str, devices: list[str] | None, batch: int | None, inpu
 def _latency_range(space: SearchSpace, model: LatencyModel, input_size: int) -> dict[str, float]:
     table = price_space(space, model, CLASSES, input_size)
     sampled = sample_latencies_ms(table, SAMPLES)
-    low, high = table.range_ms
+    low, high = table.range
     quantiles = {f"p{round(100 * q)}": percentile(sampled, q) for q in (0.1, 0.5, 0.9)}
     return {"batch": model.batch, "min": low, **quantiles, "max": high}
 

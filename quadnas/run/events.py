@@ -31,6 +31,21 @@ class WeightStep(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LimitStep:
+    """E[cost], the most probable network's cost, the limit and its multiplier for a further device or a size.
+
+    ``name``: the device, or what is counted; ``unit``: ``ms``, or what is counted in words.
+    """
+
+    name: str
+    unit: str
+    expected: float
+    argmax: float
+    limit: float
+    multiplier: float
+
+
+@dataclass(frozen=True, slots=True)
 class ArchitectureStep(Event):
     """One update of the architecture parameters, on a batch of the held-out split, after weight step ``step``.
 
@@ -38,7 +53,7 @@ class ArchitectureStep(Event):
     network before any limit is applied, ``multiplier`` the weight of the latency term after its update,
     ``probabilities`` one row per slot. ``gains``, rows like these, say how much lower the loss is with a candidate
     in its slot than with the average of the slot's candidates (positive is better, None where it was not
-    measured), ``gain_errors`` their standard errors; None altogether from a strategy that measures none.
+    measured), ``gain_errors`` their standard errors; None altogether from a strategy that measures none. ``beside``: the limits beside the first.
     """
 
     step: int
@@ -51,6 +66,7 @@ class ArchitectureStep(Event):
     probabilities: tuple[tuple[float, ...], ...]
     gains: tuple[tuple[float | None, ...], ...] | None = None
     gain_errors: tuple[tuple[float | None, ...], ...] | None = None
+    beside: tuple[LimitStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from importlib.metadata import version
 
 from quadnas.data.base import DataSet
 from quadnas.latency.model import Coverage, Estimate
-from quadnas.latency.table import LatencyTable
+from quadnas.latency.table import CostTable
 from quadnas.network import map_sizes, with_all_arguments
-from quadnas.search.problem import Problem, price_space
+from quadnas.search.limits import price_space
+from quadnas.search.problem import Problem
 from quadnas.search.result import IntervalRecord, SearchResult, SlotRecord, SurrogateRecord
 from quadnas.space.model_spec import InputSpec, ModelSpec
 
@@ -37,10 +38,27 @@ def model_spec(problem: Problem, data: DataSet, choices: Sequence[int], train_si
     )
 
 
-def slot_records(problem: Problem, choices: Sequence[int], train_size: int) -> tuple[SlotRecord, ...]:
-    """Every slot with its candidates' predicted latencies and its map sizes in training and deployment."""
+def swaps_that_fit(problem: Problem, choices: Sequence[int]) -> list[tuple[bool, ...]]:
+    """For every slot whether the architecture is within all limits with each candidate in that slot alone."""
+    priced = problem.bounds.priced
+
+    def fits(slot: int, candidate: int) -> bool:
+        swapped = [*choices[:slot], candidate, *choices[slot + 1 :]]
+        return bool(priced[slot, candidate]) and problem.fits(swapped)
+
+    counts = [len(slot.candidates) for slot in problem.space.slots]
+    return [tuple(fits(slot, i) for i in range(count)) for slot, count in enumerate(counts)]
+
+
+def slot_records(
+    problem: Problem, choices: Sequence[int], train_size: int, fits: Sequence[tuple[bool, ...]]
+) -> tuple[SlotRecord, ...]:
+    """Every slot with its candidates' predicted latencies and its map sizes in training and deployment.
+
+    ``fits``: as ``swaps_that_fit`` says for the ``choices``, or empty for every slot while nothing is chosen.
+    """
     space, settings = problem.space, problem.settings
-    table: LatencyTable = price_space(space, problem.model, problem.classes, settings.input_size)
+    table: CostTable = price_space(space, problem.model, problem.classes, settings.input_size)
     deployed = map_sizes(space, settings.input_size)
     trained = map_sizes(space, train_size)
     return tuple(
@@ -49,11 +67,12 @@ def slot_records(problem: Problem, choices: Sequence[int], train_size: int) -> t
             labels=slot.labels,
             latency_ms=tuple(ms if ms < float("inf") else None for ms in row),
             chosen=choice,
+            fits=fitting,
             train_map=train_map,
             deployed_map=deployed_map,
         )
-        for slot, row, choice, train_map, deployed_map in zip(
-            space.slots, table.slots_ms, choices, trained, deployed, strict=True
+        for slot, row, choice, fitting, train_map, deployed_map in zip(
+            space.slots, table.rows, choices, fits, trained, deployed, strict=True
         )
     )
 
@@ -102,10 +121,10 @@ def search_result(
         interval_ms=interval_record(estimate, winner=True),
         scale=str(estimate.scale),
         limit_ms=settings.max_latency_ms,
-        feasible_ms=problem.bounds.range_ms,
+        feasible_ms=problem.bounds.range,
         shares=estimate.shares,
         surrogates=surrogate_records(estimate),
-        slots=slot_records(problem, choices, train_size),
+        slots=slot_records(problem, choices, train_size, swaps_that_fit(problem, choices)),
         parameters=parameters,
         train_size=train_size,
         inherited_accuracy=accuracies[0],

@@ -48,8 +48,8 @@ class Work:
         problem = self.problem
         return {
             "space": problem.space,
-            "device": problem.model.card,
-            "scale from your measurements of the device": problem.model.scale,
+            "device": tuple(model.card for model in problem.models),
+            "scale from your measurements of the device": tuple(model.scale for model in problem.models),
             "data": self.data.identity,
             **arithmetic(self.device),
         }

@@ -4,6 +4,8 @@ Sources: ``mul_log`` and ``add_linear`` as in the released ProxylessNAS code, wi
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -23,16 +25,24 @@ def check_latency_loss(form: LatencyLoss, fastest_ms: float) -> None:
         )
 
 
-def architecture_loss(
-    form: LatencyLoss, task_loss: Tensor, expected_ms: Tensor, limit_ms: float, multiplier: float
-) -> Tensor:
-    """Combine the task loss () with E[latency] () in ms.
+@dataclass(frozen=True, slots=True)
+class Term:
+    """E[cost] () of one limit, the limit, and the weight of the term from its one-sided multiplier."""
 
-    multiplier: L + m E/limit, m from the one-sided multiplier (0: latency does not matter); mul_log:
-    a L (ln E / ln limit)^b; add_linear: L + c (E - limit)/limit.
+    expected: Tensor
+    limit: float
+    multiplier: float
+
+
+def architecture_loss(form: LatencyLoss, task_loss: Tensor, terms: Sequence[Term]) -> Tensor:
+    """Combine the task loss () with what limits hold, E[latency] () in ms first.
+
+    multiplier: L + sum of m E/limit, where m = 0 leaves a limit out; mul_log: a L (ln E / ln limit)^b and
+    add_linear: L + c (E - limit)/limit, with the one latency alone.
     """
+    if form == "multiplier":
+        return task_loss + sum(term.multiplier * term.expected / term.limit for term in terms)
+    (term,) = terms
     if form == "mul_log":
-        return MUL_LOG_ALPHA * task_loss * (expected_ms.log() / math.log(limit_ms)) ** MUL_LOG_BETA
-    if form == "add_linear":
-        return task_loss + ADD_LINEAR_LAMBDA * (expected_ms - limit_ms) / limit_ms
-    return task_loss + multiplier * expected_ms / limit_ms
+        return MUL_LOG_ALPHA * task_loss * (term.expected.log() / math.log(term.limit)) ** MUL_LOG_BETA
+    return task_loss + ADD_LINEAR_LAMBDA * (term.expected - term.limit) / term.limit

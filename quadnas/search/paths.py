@@ -18,7 +18,7 @@ def candidate_macs(problem: Problem) -> NDArray[np.float64]:
     """(slots, most candidates): multiply-accumulates of every candidate at deployment size, for one image."""
     model = problem.model
     _, slots = position_kernels(problem.space, problem.classes, problem.settings.input_size, model)
-    macs = np.zeros(tuple(problem.bounds.priced.shape))
+    macs = np.zeros(tuple(problem.priced.shape))
     for row, candidates in zip(macs, slots, strict=True):
         row[: len(candidates)] = [sum(kernel.macs for kernel in kernels) for kernels in candidates]
     return macs / model.batch
@@ -26,7 +26,7 @@ def candidate_macs(problem: Problem) -> NDArray[np.float64]:
 
 def extreme_paths(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The largest and the smallest path: per slot the most and the fewest MACs of what has a price."""
-    macs, priced = candidate_macs(problem), problem.bounds.priced.numpy()
+    macs, priced = candidate_macs(problem), problem.priced.numpy()
     largest, smallest = np.where(priced, macs, -np.inf).argmax(1), np.where(priced, macs, np.inf).argmin(1)
     return tuple(largest.tolist()), tuple(smallest.tolist())
 

@@ -12,7 +12,7 @@ from quadnas.data.batches import evaluation_batches
 from quadnas.data.order import stable_seed
 from quadnas.network import Network
 from quadnas.run.session import Session
-from quadnas.search.constraint import derive
+from quadnas.search.constraint import derive, raised
 from quadnas.search.paths import feasible_paths
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import OneShot, Selection, Strategy
@@ -103,7 +103,7 @@ def swaps(
     def losses(choices: Sequence[int]) -> NDArray[np.float64]:
         assert isinstance(strategy, OneShot)
         batches = evaluation_batches(images, SWAP_IMAGES, size=train_size)
-        priced = problem.bounds.priced
+        priced = problem.priced
         return swap_losses(strategy.supernet, batches, choices, priced, session.batch_evaluated).numpy()
 
     return losses
@@ -121,23 +121,24 @@ def selection(
     generator = step_generator(problem.settings.seed, "selection", 0)
 
     def derived(scores: NDArray[np.float64]) -> tuple[int, ...]:
-        return derive(scores, problem.bounds, problem.limit_ms, problem.bound_ms)
-
-    def fits(choices: Sequence[int]) -> bool:
-        return problem.bound_ms(choices) <= problem.limit_ms
+        return derive(scores, problem.limits)
 
     def samples() -> Iterator[tuple[int, ...]]:
-        priced = problem.bounds.priced
+        priced = problem.priced
         start = derived(torch.rand(priced.shape, dtype=torch.float64, generator=generator).numpy())
         # the chain adds up prices, which can be dearer than the whole network
-        limit_ms = problem.limit_ms * max(1.0, problem.bounds.of(start) / problem.bound_ms(start))
-        drawn = feasible_paths(priced, lambda path: problem.bounds.of(path) <= limit_ms, start, generator)
-        yield from filter(fits, drawn)
+        budgets = [(limit.costs, raised(limit, start)) for limit in problem.limits]
+
+        def within(path: Sequence[int]) -> bool:
+            return all(table.of(path) <= budget for table, budget in budgets)
+
+        drawn = feasible_paths(priced, within, start, generator)
+        yield from filter(problem.fits, drawn)
 
     def one_by_one(choices: Sequence[int]) -> NDArray[np.float64]:
-        losses = np.full(tuple(problem.bounds.priced.shape), np.nan)
-        for slot, candidate in problem.bounds.priced.nonzero().tolist():
+        losses = np.full(tuple(problem.priced.shape), np.nan)
+        for slot, candidate in problem.priced.nonzero().tolist():
             losses[slot, candidate] = held_out_loss((*choices[:slot], candidate, *choices[slot + 1 :]))
         return losses
 
-    return Selection(derived, fits, samples(), held_out_loss, swap_losses or one_by_one, generator)
+    return Selection(derived, problem.fits, samples(), held_out_loss, swap_losses or one_by_one, generator)

@@ -1,8 +1,8 @@
 """The settings of one search, as the command line and an experiment file give them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quadnas.config import Settings
 from quadnas.training.recipe import Recipe
@@ -29,9 +29,18 @@ class Schedule(Settings):
     multiplier_rate: Rate = 0.1
 
 
+class LatencyLimit(Settings):
+    """The hard limit on one device."""
+
+    device: str
+    max_latency_ms: Annotated[float, Field(gt=0)]
+
+
 class SearchSettings(Settings):
     """One search. ``max_latency_ms`` is the hard limit at ``input_size`` on ``device``.
 
+    ``also`` are limits on further devices, ``max_parameters``, ``max_macs`` (multiply-accumulates of one image)
+    and ``max_bytes`` (weights in fp32, as deployed) on the size; all of them hold.
     ``train_size``: side of the training images, by default the data set's own; ``batch``: the deployment batch,
     by default the device's; ``train_images``: use only so many training images; ``latency_margin`` (fraction)
     and ``confidence`` (probability) tighten the limit.
@@ -39,6 +48,10 @@ class SearchSettings(Settings):
 
     device: str
     max_latency_ms: Annotated[float, Field(gt=0)]
+    also: tuple[LatencyLimit, ...] = ()
+    max_parameters: Count | None = None
+    max_macs: Count | None = None
+    max_bytes: Count | None = None
     space: str = "quadranet"
     data: str = "digits"
     strategy: str = "proxyless"
@@ -53,3 +66,23 @@ class SearchSettings(Settings):
     schedule: Schedule = Schedule()
     recipe: Recipe = Recipe()
     checkpoint_seconds: Rate = 180.0
+
+    @model_validator(mode="after")
+    def _published_losses_know_one_limit(self) -> Self:
+        limits = len(self.latency_limits) + sum(maximum is not None for maximum in self.size_limits.values())
+        if self.latency_loss != "multiplier" and limits > 1:
+            raise ValueError(
+                f"latency_loss {self.latency_loss} is defined for one limit on latency, and there are {limits} "
+                "limits; use multiplier"
+            )
+        return self
+
+    @property
+    def latency_limits(self) -> tuple[LatencyLimit, ...]:
+        """The limits on all devices, ``device`` first."""
+        return LatencyLimit(device=self.device, max_latency_ms=self.max_latency_ms), *self.also
+
+    @property
+    def size_limits(self) -> dict[str, int | None]:
+        """The largest size allowed, by its name."""
+        return {"parameters": self.max_parameters, "macs": self.max_macs, "weight_bytes": self.max_bytes}

@@ -22,7 +22,7 @@ class SoftmaxLearner(ArchitectureLearner):
 
     def __init__(self, problem: Problem, supernet: Supernet) -> None:
         self.supernet = supernet
-        self._priced = problem.bounds.priced
+        self._priced = problem.priced
         self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(self._priced.shape, dtype=torch.float64))
         self.optimizer = torch.optim.Adam(
             [self.alpha], lr=problem.settings.schedule.architecture_rate, betas=(0.0, 0.999)

@@ -10,10 +10,10 @@ from quadnas.data.base import Batch, DataSet, Split
 from quadnas.data.batches import batches_per_epoch
 from quadnas.data.order import stable_seed
 from quadnas.run.checkpoint import Checkpoint
-from quadnas.run.events import ArchitectureStep, PhaseStarted, WeightStep
+from quadnas.run.events import ArchitectureStep, LimitStep, PhaseStarted, WeightStep
 from quadnas.run.session import Session, Snapshot
 from quadnas.search.constraint import Multiplier
-from quadnas.search.objective import architecture_loss
+from quadnas.search.objective import Term, architecture_loss
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import ArchitectureLearner, OneShot
 from quadnas.training.loop import (
@@ -51,7 +51,7 @@ class SupernetStage:
         self._recipe = settings.recipe
         strategy.supernet.to(device)
         self._learner = Learner(strategy.supernet, self._recipe, settings.seed, losses=self._losses)
-        self._multiplier = Multiplier(settings.schedule.multiplier_rate)
+        self._multipliers = [Multiplier(settings.schedule.multiplier_rate) for _ in problem.limits]
         per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
         self._warmup = settings.schedule.warmup_epochs * per_epoch
         self._steps = self._warmup + settings.schedule.search_epochs * per_epoch
@@ -110,24 +110,39 @@ class SupernetStage:
         require_finite("loss", update.loss, where)
         require_finite("sum of the probabilities", probabilities.sum().item(), where)
         argmax = probabilities.argmax(1).tolist()
-        argmax_ms = problem.bounds.of(argmax)
-        if not problem.unlimited:
-            self._multiplier.update(argmax_ms, problem.limit_ms)
+        for limit, multiplier in zip(problem.limits, self._multipliers, strict=True):
+            if limit.binds:
+                multiplier.update(limit.costs.of(argmax), limit.value)
+        first, *others = self._limit_steps(argmax, torch.from_numpy(probabilities))
         gains = strategy.gains()
         self._session.emit(
             ArchitectureStep(
                 step=step,
                 loss=update.loss,
                 accuracy=update.accuracy,
-                expected_ms=problem.bounds.expected(torch.from_numpy(probabilities)).item(),
-                argmax_ms=argmax_ms,
-                limit_ms=problem.limit_ms,
-                multiplier=self._multiplier.value,
+                expected_ms=first.expected,
+                argmax_ms=first.argmax,
+                limit_ms=first.limit,
+                multiplier=first.multiplier,
                 probabilities=self._rows(probabilities.tolist()),
                 gains=gains and self._rows(gains[0].tolist()),
                 gain_errors=gains and self._rows(gains[1].tolist()),
+                beside=tuple(others),
             )
         )
+
+    def _limit_steps(self, argmax: Sequence[int], probabilities: Tensor) -> list[LimitStep]:
+        return [
+            LimitStep(
+                limit.name,
+                limit.unit,
+                expected=limit.costs.expected(probabilities).item(),
+                argmax=limit.costs.of(argmax),
+                limit=limit.value,
+                multiplier=multiplier.value,
+            )
+            for limit, multiplier in zip(self._problem.limits, self._multipliers, strict=True)
+        ]
 
     def _rows(self, values: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
         """A value for every candidate that a slot has."""
@@ -141,19 +156,24 @@ class SupernetStage:
         return architecture_loss(
             "multiplier" if problem.unlimited else problem.settings.latency_loss,
             task,
-            problem.bounds.expected(probabilities),
-            problem.limit_ms,
-            self._multiplier.value,
+            [
+                Term(limit.costs.expected(probabilities), limit.value, multiplier.value)
+                for limit, multiplier in zip(problem.limits, self._multipliers, strict=True)
+            ],
         )
 
     def _snapshot(self) -> Snapshot:
         learned = self._learned.state() if self._learned else {}
         tensors = {**self._learner.state(), **with_prefix("strategy", learned)}
-        state: dict[str, Any] = {"stage": NAME, "multiplier": self._multiplier.value}
+        state: dict[str, Any] = {
+            "stage": NAME,
+            "multipliers": [multiplier.value for multiplier in self._multipliers],
+        }
         return tensors, state
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._learner.load_state(checkpoint.tensors)
         if self._learned:
             self._learned.load_state(under_prefix("strategy", checkpoint.tensors))
-        self._multiplier.value = checkpoint.state["multiplier"]
+        for multiplier, value in zip(self._multipliers, checkpoint.state["multipliers"], strict=True):
+            multiplier.value = value

@@ -32,7 +32,8 @@ from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import Coverage, Price
 from quadnas.latency.terms.general import Shapes
 from quadnas.network import load_space
-from quadnas.search.problem import percentile, price_space, sample_latencies_ms
+from quadnas.search.limits import price_space
+from quadnas.search.problem import percentile, sample_latencies_ms
 
 MEASURED = Path(os.environ.get("QUADNAS_MEASURED", Path(__file__).parents[2] / "../shared/data")) / "a100"
 needs_data = pytest.mark.skipif(

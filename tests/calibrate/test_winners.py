@@ -18,7 +18,7 @@ from quadnas.latency.card import DeviceFacts, Winners
 from quadnas.latency.kernels import Kernel
 from quadnas.latency.model import LatencyModel, Price, estimate, upper_ms
 from quadnas.latency.table import build_table
-from quadnas.search.constraint import derive
+from quadnas.search.constraint import Limit, derive
 from quadnas.testing.toy_device import card, facts
 
 TRUTH = {"conv": np.array([2e-6]), "add": np.array([1e-4])}
@@ -123,9 +123,9 @@ def searched(truth: LatencyModel, model: LatencyModel, generator: np.random.Gene
     found = []
     for _ in range(SEARCHES):
         scores = generator.standard_normal((SLOTS, CANDIDATES))
-        low, high = table.range_ms[0], table.of(scores.argmax(axis=1).tolist())
+        low, high = table.range[0], table.of(scores.argmax(axis=1).tolist())
         limit_ms = low + float(generator.uniform(0.1, 0.9)) * (high - low)
-        choices = derive(scores, table, limit_ms, bound_ms)
+        choices = derive(scores, [Limit("toy", "ms", limit_ms, table, bound_ms)])
         assert bound_ms(choices) <= limit_ms
         found.append(
             [total_ms(truth, choices) / limit_ms, total_ms(truth, choices) / total_ms(model, choices)]

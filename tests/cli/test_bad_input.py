@@ -123,7 +123,7 @@ def test_a_limit_below_the_minimum_names_what_can_be_met(place: Path) -> None:
     nothing_left(place)
     low_ms, high_ms = map(float, answer.err.split("feasible range is ")[1].split(" ms")[0].split(" to "))
     settings = SearchSettings(device="cortexA76", max_latency_ms=low_ms, space="tiny.yaml")
-    bounds = pose(settings, classes=10).bounds.range_ms
+    bounds = pose(settings, classes=10).bounds.range
     assert list(bounds) == pytest.approx([low_ms, high_ms], rel=1e-3)
     assert bounds[0] <= low_ms
 

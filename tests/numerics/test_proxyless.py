@@ -15,7 +15,7 @@ from quadnas.latency.kernels import Kernel, Operator
 from quadnas.network import Network
 from quadnas.ops.residual import Residual
 from quadnas.search.gated import Gated
-from quadnas.search.objective import architecture_loss
+from quadnas.search.objective import Term, architecture_loss
 from quadnas.search.problem import Problem
 from quadnas.search.strategies.proxyless import Proxyless
 from quadnas.search.strategies.proxyless_full import ProxylessFull
@@ -38,7 +38,7 @@ def step(search: Gated, seed: int = 0, *, multiplier: float = 0.0, problem: Prob
     bounds = (problem or toy_problem()).bounds
 
     def loss(task: Tensor, probabilities: Tensor) -> Tensor:
-        return architecture_loss("multiplier", task, bounds.expected(probabilities), 1.0, multiplier)
+        return architecture_loss("multiplier", task, [Term(bounds.expected(probabilities), 1.0, multiplier)])
 
     search.update_architecture(iter([batch(seed)]), generator(seed), loss)
 
@@ -243,7 +243,7 @@ def test_only_the_sampled_pair_moves_and_the_mass_of_the_others_stays() -> None:
 )
 def test_latency_losses_are_the_published_forms(form: Any, expected: Any) -> None:
     task, ms = torch.tensor(1.7, dtype=torch.float64), torch.tensor(31.0, dtype=torch.float64)
-    assert architecture_loss(form, task, ms, 20.0, 0.7).item() == pytest.approx(
+    assert architecture_loss(form, task, [Term(ms, 20.0, 0.7)]).item() == pytest.approx(
         expected(1.7, 31.0), rel=1e-12
     )
 

@@ -16,7 +16,7 @@ import pytest
 
 from quadnas.latency.devices import load_device
 from quadnas.network import load_space
-from quadnas.search.problem import price_space
+from quadnas.search.limits import price_space
 from tests.cli.command import TINY_SPACE
 
 from .runs import outcome
@@ -92,7 +92,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """
     space = tmp_path_factory.mktemp("space") / "tiny.yaml"
     space.write_text(TINY_SPACE)
-    low, high = price_space(load_space(str(space)), load_device("cortexA76"), 10, 224).range_ms
+    low, high = price_space(load_space(str(space)), load_device("cortexA76"), 10, 224).range
     return {
         "device": "cortexA76",
         "max_latency_ms": low + (high - low) / 3,

@@ -14,7 +14,7 @@ FLOORS = [
     {"compare"},
     {"report", "calibrate", "export", "nnmeter"},
     {"search"},
-    {"training", "supernet", "network"},
+    {"training", "supernet", "network", "sizes"},
     {"blocks", "ops"},
     {"latency"},
     {"space", "run", "config", "data"},

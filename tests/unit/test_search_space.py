@@ -13,7 +13,8 @@ from quadnas.errors import ConfigError
 from quadnas.latency.devices import load_device
 from quadnas.network import load_space, map_sizes
 from quadnas.resources import available
-from quadnas.search.problem import percentile, price_space, sample_latencies_ms
+from quadnas.search.limits import price_space
+from quadnas.search.problem import percentile, sample_latencies_ms
 from quadnas.space.architecture import Architecture
 from quadnas.space.layer import Layer
 from quadnas.space.model_spec import InputSpec, ModelSpec
@@ -106,7 +107,7 @@ def test_shipped_pyramids_offer_every_quadra_block_and_identity(name: str) -> No
 @pytest.mark.parametrize("name", available("search_spaces"))
 def test_every_shipped_space_is_priced_on_the_devices_that_are_searched_for(name: str) -> None:
     for device in ("a100", "cortexA76", "myriadvpu"):
-        low_ms, high_ms = price_space(load_space(name), load_device(device), 1000, 224).range_ms
+        low_ms, high_ms = price_space(load_space(name), load_device(device), 1000, 224).range
         assert 0 < low_ms < high_ms
 
 
@@ -130,7 +131,7 @@ def test_sampled_latencies_are_those_of_the_table() -> None:
     """On two slots of known cost the mean of many samples is the mean of all architectures."""
     space = toy_space(depths=(1, 1))
     table = price_space(space, FormulaDevice(taps_ms), 10, 64)
-    mean = table.fixed_ms + sum(sum(row) / len(row) for row in table.slots_ms)
+    mean = table.fixed + sum(sum(row) / len(row) for row in table.rows)
     sampled = sample_latencies_ms(table, 4000)
     assert sum(sampled) / 4000 == pytest.approx(mean, rel=0.05)
     assert sampled == sorted(sampled)

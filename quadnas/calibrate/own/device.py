@@ -34,8 +34,8 @@ from quadnas.latency.model import LatencyModel, estimate
 from quadnas.network import kernels_of, load_space, operators_of, require_size
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import stop_requested
-from quadnas.search.constraint import derive
-from quadnas.search.problem import price_space
+from quadnas.search.constraint import Limit, derive
+from quadnas.search.limits import price_space
 from quadnas.space.search_space import SearchSpace
 
 CLASSES = 1000
@@ -229,10 +229,12 @@ def _winner_graphs(
 
     while True:
         scores = np.where(priced, generator.standard_normal(priced.shape), -np.inf)
-        low, high = table.range_ms[0], table.of(scores.argmax(axis=1).tolist())
+        low, high = table.range[0], table.of(scores.argmax(axis=1).tolist())
         limit_ms = low + float(generator.uniform(0.2, 0.9)) * (high - low)
         limits_ms.append(limit_ms)
-        yield _network(settings, space, derive(scores, table, limit_ms, bound_ms))
+        yield _network(
+            settings, space, derive(scores, [Limit(model.card.device, "ms", limit_ms, table, bound_ms)])
+        )
 
 
 def _repeated(first: Sequence[Measured], second: Sequence[Measured], tolerance: float) -> float:

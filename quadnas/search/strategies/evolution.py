@@ -36,7 +36,7 @@ class Evolution(OneShot):
 
     def __init__(self, problem: Problem) -> None:
         self.supernet = EntangledSupernet(problem.space, problem.classes)
-        self._priced = problem.bounds.priced
+        self._priced = problem.priced
         self._largest, self._smallest = extreme_paths(problem)
 
     def losses(

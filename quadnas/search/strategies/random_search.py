@@ -27,7 +27,7 @@ class RandomSearch(OneShot):
 
     def __init__(self, problem: Problem) -> None:
         self.supernet = EntangledSupernet(problem.space, problem.classes)
-        self._priced = problem.bounds.priced
+        self._priced = problem.priced
 
     def losses(
         self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
