@@ -243,19 +243,16 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Say of every slot why it holds its block: what it costs and gains against the next best that would fit."""
-    from quadnas.config import validated
     from quadnas.report.terminal import why_text
     from quadnas.run.folder import RunFolder
     from quadnas.search.loop import RESULT
     from quadnas.search.result import read_result
-    from quadnas.search.settings import SearchSettings
 
     folder = RunFolder.open(run)
     require_command(folder, "search")
     if not (run / RESULT).exists():
         raise ConfigError(f"{run} has found no network yet; quadnas search --resume {run} goes on with it")
-    settings = validated(folder.settings, SearchSettings, str(run))
-    answer, text = why_text(folder, settings, read_result(run / RESULT), slot)
+    answer, text = why_text(folder, read_result(run / RESULT), slot)
     print_answer(answer, as_json, text)
 
 

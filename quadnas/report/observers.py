@@ -76,7 +76,8 @@ def observed(work: Work, folder: RunFolder, stream: TextIO, *, tensorboard: bool
     """
     problem = work.problem
     settings = problem.settings
-    slots = slot_records(problem, [0] * len(problem.space.slots), work.train_size)
+    count = len(problem.space.slots)
+    slots = slot_records(problem, [0] * count, work.train_size, [()] * count)
     posed = Posed(slots, settings.max_latency_ms, problem.bounds.range)
     progress = Progress(stream, slots)
     page = LiveReport(folder, settings, posed, problem.model.card, progress)

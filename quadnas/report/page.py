@@ -30,7 +30,7 @@ def write_report(run: RunFolder, settings: SearchSettings, result: SearchResult,
 def render_page(settings: SearchSettings, result: SearchResult, events: Events, card: DeviceCard) -> str:
     """The page; the same run gives the same text. ``events`` are the lines of the journal."""
     records = facts.stages(result.slots)
-    told = stories(settings, result, events)
+    told = stories(result, events)
     return _rendered(
         settings,
         card,

@@ -36,10 +36,7 @@ def _by_gain(story: Story) -> Iterator[str]:
     else:
         yield _alone(story)
     if dear := _first_beyond(rivals, lambda c: c.gain, gain):
-        yield (
-            f"{dear.name} gains {known(dear.gain) - gain:.2g} more, but the network would then take "
-            f"{ms(known(dear.network_ms))}, which the limit does not allow."
-        )
+        yield f"{dear.name} gains {known(dear.gain) - gain:.2g} more, but {_too_dear(dear)}."
 
 
 def _against(chosen: Candidate, rival: Candidate) -> Iterator[str]:
@@ -79,10 +76,7 @@ def _by_chance(story: Story) -> Iterator[str]:
     else:
         yield _alone(story)
     if dear := _first_beyond(rivals, lambda c: c.probability, chosen.probability):
-        yield (
-            f"{dear.name} is more probable, {percent(known(dear.probability))}, but the network would then take "
-            f"{ms(known(dear.network_ms))}, which the limit does not allow."
-        )
+        yield f"{dear.name} is more probable, {percent(known(dear.probability))}, but {_too_dear(dear)}."
 
 
 def _alone(story: Story) -> str:
@@ -97,3 +91,7 @@ def _first_beyond(
     """The best of those that would not fit, if it is better than ``value``."""
     dear = [c for c in rivals if not c.fits and known(key(c)) > value]
     return max(dear, key=lambda c: known(key(c)), default=None)
+
+
+def _too_dear(candidate: Candidate) -> str:
+    return f"would not fit: about {ms(known(candidate.network_ms))} in all"

@@ -69,12 +69,12 @@ def summary_text(settings: SearchSettings, result: SearchResult, card: DeviceCar
     return printable("\n".join(lines))
 
 
-def why_text(folder: RunFolder, settings: SearchSettings, result: SearchResult, slot: str | None) -> Answer:
+def why_text(folder: RunFolder, result: SearchResult, slot: str | None) -> Answer:
     """The answer of ``quadnas why``: every slot in words, or one ``slot`` with all its candidates.
 
     Raises ConfigError if there is no such slot, DataError (journal).
     """
-    told = {story.name: story for story in stories(settings, result, folder.journal.read())}
+    told = {story.name: story for story in stories(result, folder.journal.read())}
     if slot is not None and slot not in told:
         raise ConfigError(f"no slot {slot!r}: this network has the slots {', '.join(told)}")
     chosen = [story for story in told.values() if slot in (None, story.name)]

@@ -7,7 +7,6 @@ from quadnas.report.facts import slot_names
 from quadnas.report.figures import Events
 from quadnas.report.labels import read_label
 from quadnas.search.result import SearchResult, SlotRecord
-from quadnas.search.settings import SearchSettings
 
 _POINTS = 48
 
@@ -19,7 +18,7 @@ class Candidate:
     ``probability`` after the last architecture step, ``history`` at up to 48 moments of the search; ``gain``: how
     much lower the loss was measured with it than with the slot's average candidate, with its standard error;
     ``network_ms``: the network's latency with it in the slot and everything else as chosen, by the sum of the
-    prices; ``fits``: whether that is within the limit.
+    prices; ``fits``: whether that is within all limits.
     """
 
     name: str
@@ -71,13 +70,12 @@ class Story:
             yield "whisker", span(candidate.gain - error, candidate.gain + error)
 
 
-def stories(settings: SearchSettings, result: SearchResult, events: Events) -> tuple[Story, ...]:
+def stories(result: SearchResult, events: Events) -> tuple[Story, ...]:
     """What a finished search and its journal say of every slot."""
     steps = [event for event in events if event["event"] == "ArchitectureStep"]
     shown = [steps[i * (len(steps) - 1) // (_POINTS - 1)] for i in range(_POINTS)] if steps else []
     histories = [event["probabilities"] for event in (steps if len(steps) <= _POINTS else shown)]
     measured = next((event for event in reversed(steps) if event.get("gains")), None)
-    slack = result.limit_ms * (1 - settings.latency_margin) / result.bound_ms
 
     def story(position: int, name: str, slot: SlotRecord) -> Story:
         own_ms = slot.latency_ms[slot.chosen] or 0.0
@@ -96,7 +94,7 @@ def stories(settings: SearchSettings, result: SearchResult, events: Events) -> t
                     gains[i] if priced else None,
                     errors[i] if priced else None,
                     network_ms,
-                    network_ms is not None and network_ms <= slack * result.latency_ms * (1 + 1e-12),
+                    slot.fits[i],
                     i == slot.chosen,
                 )
             )

@@ -9,12 +9,17 @@ from quadnas.errors import DataError
 
 
 class SlotRecord(Settings):
-    """One slot: its stage (from 0), its candidates' labels, their latencies, the one chosen, its map's side."""
+    """One slot: its stage (from 0), its candidates' labels, their latencies, the one chosen, its map's side.
+
+    ``fits``: whether the network is within all limits with each candidate in this slot and the others as chosen;
+    empty while nothing is.
+    """
 
     stage: int
     labels: tuple[str, ...]
     latency_ms: tuple[float | None, ...]
     chosen: int
+    fits: tuple[bool, ...]
     train_map: int
     deployed_map: int
 
