@@ -1,0 +1,5 @@
+"""A ground truth for searches: networks of one small space, trained stand-alone, and what follows from them.
+
+Run: python -m benchmarks.ground_truth train [--out FILE] [--processes 2]
+     python -m benchmarks.ground_truth fit [--table FILE] [--picture FILE.png]
+"""

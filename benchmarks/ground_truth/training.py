@@ -1,0 +1,164 @@
+"""Training the networks of a plan, one thread each, by as many processes as there are to share it."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.ground_truth.fit import finalists
+from benchmarks.ground_truth.plan import (
+    FINAL_SEEDS,
+    Training,
+    Truth,
+    latency_tables,
+    plan,
+    relative_costs,
+    stratified,
+)
+from benchmarks.ground_truth.table import Row, TruthTable
+from quadnas.compare.networks import latencies_ms, size_of
+from quadnas.data.base import DataSet, load_data
+from quadnas.data.batches import batches_per_epoch
+from quadnas.errors import CoverageError, MachineError
+from quadnas.latency.table import CostTable
+from quadnas.network import load_space
+from quadnas.space.model_spec import IMAGENET_INPUT, ModelSpec
+from quadnas.space.search_space import SearchSpace
+from quadnas.training.evaluation import evaluate
+from quadnas.training.loop import Learner, batch_stream, train
+from quadnas.training.standalone import new_network
+
+POLL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every training of a truth needs."""
+
+    truth: Truth
+    space: SearchSpace
+    data: DataSet
+    tables: dict[str, CostTable]
+
+    def train(self, training: Training, clock: Callable[[], float] = time.process_time) -> Row:
+        """Train one network from scratch: the same numbers for the same training, but for its seconds."""
+        truth, data, began = self.truth, self.data, clock()
+        layers = self.space.layers(training.choices, len(data.classes))
+        spec = ModelSpec(name="truth", input=IMAGENET_INPUT, classes=data.classes, layers=layers)
+        network = new_network(spec, training.seed)
+        recipe = truth.recipe
+        recipe.prepare(network)
+        steps = truth.epochs * batches_per_epoch(len(data.training), recipe.batch_size)
+        batches = batch_stream(
+            data.training, recipe.batch_size,
+            size=truth.train_size, seed=training.seed, start=0, augmentation=recipe.augmentation,
+        )  # fmt: skip
+        learner = Learner(network, recipe, training.seed)
+        train(learner, batches, (0, steps, steps), lambda _: None)
+        score = evaluate(network, data.test, size=truth.train_size)
+        costs = latencies_ms(layers, truth.input_size, truth.devices)
+        return Row(
+            architecture=self.name(training),
+            seed=training.seed,
+            accuracy=score.accuracy,
+            loss=round(score.loss, 6),
+            seconds=round(clock() - began, 1),
+            latency_ms={device: _rounded(costs[f"{device}_ms"]) for device in truth.devices},
+            **size_of(layers, truth.input_size),
+        )
+
+    def name(self, training: Training) -> str:
+        """The canonical text of its architecture."""
+        return str(self.space.architecture(training.choices))
+
+    def missing(self, wanted: Iterable[Training], rows: Iterable[Row]) -> list[Training]:
+        """What of the wanted trainings is not among the rows, in order."""
+        done = {(row.architecture, row.seed) for row in rows}
+        return [training for training in wanted if (self.name(training), training.seed) not in done]
+
+    def planned(self) -> list[Training]:
+        """All trainings but the finalists'."""
+        costs = relative_costs(list(self.tables.values()))
+        return list(plan(self.truth, stratified(costs, self.truth.networks)))
+
+    def final(self, rows: Iterable[Row]) -> list[Training]:
+        """The trainings of the finalists, seed by seed, once ``rows`` hold everything that was planned."""
+        chosen = finalists(self.truth, self.space, self.tables, rows)
+        return [Training(choices, seed) for seed in FINAL_SEEDS for choices in chosen]
+
+
+def _rounded(latency_ms: float | None) -> float:
+    assert latency_ms is not None, "the plan asks for devices that price every candidate"
+    return round(latency_ms, 4)
+
+
+def open_workshop(truth: Truth) -> Workshop:
+    """Load space, data and devices; raises ConfigError, DataError, CoverageError (a candidate without a price)."""
+    space, data = load_space(truth.space), load_data(truth.data, limit=truth.train_images)
+    tables = latency_tables(truth, space, len(data.classes))
+    if unpriced := [device for device, table in tables.items() if not table.priced.all()]:
+        raise CoverageError(
+            f"{', '.join(unpriced)}: no price for some candidates of {space.name}; drop the device"
+        )
+    return Workshop(truth, space, data, tables)
+
+
+def work(
+    truth: Truth,
+    out: Path,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    observe: Callable[[Row], None] = lambda _: None,
+) -> None:
+    """Train what is not in the table ``out`` yet and nobody else is training, until all is done.
+
+    Ends early, between two trainings, if the process that started this one is gone.
+    """
+    torch.set_num_threads(1)
+    parent = os.getppid()
+    workshop = open_workshop(truth)
+    table = TruthTable(out, truth.header(workshop.space, workshop.data))
+    planned = workshop.planned()
+    while os.getppid() == parent:
+        rows = table.rows()
+        missing = workshop.missing(planned, rows) or workshop.missing(workshop.final(rows), rows)
+        if not missing:
+            return
+        row = next(filter(None, (_claimed(workshop, training, table) for training in missing)), None)
+        if row:
+            observe(row)
+        else:
+            sleep(POLL_SECONDS)
+
+
+def _claimed(workshop: Workshop, training: Training, table: TruthTable) -> Row | None:
+    """Do a training that nobody else does, and add it to the table; None if somebody does or did."""
+    architecture = workshop.name(training)
+    with table.claimed(architecture, training.seed) as free:
+        if not free or any(
+            (row.architecture, row.seed) == (architecture, training.seed) for row in table.rows()
+        ):
+            return None
+        row = workshop.train(training)
+        table.append(row)
+        return row
+
+
+def work_together(truth: Truth, out: Path, processes: int) -> None:
+    """``work`` in so many processes; raises MachineError if one of them fails."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_worker, args=(truth, out), daemon=True) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if failed := [str(worker.exitcode) for worker in workers if worker.exitcode]:
+        raise MachineError(f"{len(failed)} of {processes} processes failed (exit code {', '.join(failed)})")
+
+
+def _worker(truth: Truth, out: Path) -> None:
+    work(truth, out, observe=lambda row: print(row.model_dump_json(exclude={"latency_ms"}), flush=True))
