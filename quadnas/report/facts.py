@@ -18,6 +18,11 @@ def ms(value: float) -> str:
     return f"{value:.{1 if value >= 100 else 2 if value >= 10 else 3}f} ms"
 
 
+def cost(value: float, unit: str) -> str:
+    """What a limit is held against: a latency as ``ms`` has it, or a count such as ``1,234,567 parameters``."""
+    return ms(value) if unit == "ms" else f"{value:,.0f} {unit}"
+
+
 def percent(fraction: float) -> str:
     """A fraction as ``84.2%``."""
     return f"{fraction:.1%}"

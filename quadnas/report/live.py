@@ -12,10 +12,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.segment import ControlType
 from rich.text import Text
 
-from quadnas.report.facts import is_free, ms
+from quadnas.report.facts import cost, is_free
 from quadnas.report.labels import Label, printable, read_label
 from quadnas.report.throttle import Throttle
-from quadnas.run.events import ArchitectureStep, WeightStep
+from quadnas.run.events import ArchitectureStep, LimitStep, WeightStep
 from quadnas.search.result import SlotRecord
 
 _NEWEST = 0.05
@@ -109,7 +109,8 @@ class LiveView:
         self._bar.bar_width = min(max(_NARROWEST, width - 64), _WIDEST)
         lines = _filled(self._figures(), width)
         if step := self._state.architecture:
-            lines += _filled(_latency(step), width)
+            for limit in _limits(step):
+                lines += _filled(limit, width)
             lines += self._strip.lines(step.probabilities, width)
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
@@ -196,12 +197,18 @@ def short_names(slots: Sequence[SlotRecord]) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _latency(step: ArchitectureStep) -> Iterator[Text]:
-    yield _figure("expected", ms(step.expected_ms))
-    over = step.argmax_ms > step.limit_ms
-    yield _figure("most probable", ms(step.argmax_ms), "yellow" if over else "green")
-    yield _figure("limit", f"{step.limit_ms:g} ms")
-    yield _figure("multiplier", f"{step.multiplier:.2g}")
+def _limits(step: ArchitectureStep) -> Iterator[Iterator[Text]]:
+    """Of every limit: expected, most probable, limit, multiplier; the first one is the latency on the device."""
+    yield _limit(LimitStep("", "ms", step.expected_ms, step.argmax_ms, step.limit_ms, step.multiplier))
+    yield from map(_limit, step.beside)
+
+
+def _limit(limit: LimitStep) -> Iterator[Text]:
+    over = limit.argmax > limit.limit
+    yield _figure(f"{limit.name} expected".lstrip(), cost(limit.expected, limit.unit))
+    yield _figure("most probable", cost(limit.argmax, limit.unit), "yellow" if over else "green")
+    yield _figure("limit", f"{limit.limit:g} ms" if limit.unit == "ms" else f"{limit.limit:,.0f}")
+    yield _figure("multiplier", f"{limit.multiplier:.2g}")
 
 
 def _filled(texts: Iterable[Text], width: int) -> list[Text]:

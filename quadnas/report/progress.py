@@ -116,6 +116,7 @@ class LogLines:
         parts = [f"loss {state.loss:.2f}", f"acc {state.accuracy:.0%}"]
         if event := state.architecture:
             parts.append(f"E[ms] {event.expected_ms:.4g}/{event.limit_ms:g}, mult {event.multiplier:.2g}")
+            parts += [f"{beside.name} {beside.expected:.4g}/{beside.limit:g}" for beside in event.beside]
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
         total = state.steps or 1
         tenth = 10 * self._bar.n // total

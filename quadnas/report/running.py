@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from quadnas.report.facts import ms, percent
+from quadnas.report.facts import cost, ms, percent
 from quadnas.report.figures import Events
 from quadnas.search.result import SlotRecord
 
@@ -57,3 +57,12 @@ class Running:
             yield "Expected latency", ms(last["expected_ms"]), f"limit {last['limit_ms']:g} ms"
             remark = f"no limit holds it yet; multiplier {last['multiplier']:.3g}"
             yield "Most probable network", ms(last["argmax_ms"]), remark
+            for limit in last["beside"]:
+                expected, argmax, at_most = (
+                    cost(limit[key], limit["unit"]) for key in ("expected", "argmax", "limit")
+                )
+                yield (
+                    f"Expected, {limit['name']}",
+                    expected,
+                    f"limit {at_most}; most probable network {argmax}",
+                )

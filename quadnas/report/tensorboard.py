@@ -50,6 +50,9 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
                     },
                     **{"latency/multiplier": event.multiplier},
                 )
+                for limit in event.beside:
+                    keys = ("expected", "argmax", "limit", "multiplier")
+                    self._write(**{f"{limit.name}/{key}": getattr(limit, key) for key in keys})
             case Evaluated():
                 name = f"{event.split}_{event.network}"
                 self._write(**{f"{name}/loss": event.loss, f"{name}/accuracy": event.accuracy})

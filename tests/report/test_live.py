@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from quadnas.report.live import short_names
 from quadnas.report.progress import Progress
 from quadnas.report.throttle import Throttle
-from quadnas.run.events import ArchitectureStep, Event, PhaseStarted, WeightStep
+from quadnas.run.events import ArchitectureStep, Event, LimitStep, PhaseStarted, WeightStep
 from quadnas.search.result import SlotRecord
 
 from .example import LABELS, search_events, search_result, slot
@@ -75,6 +76,25 @@ def test_the_view_of_a_search(screen: Screen, clock: Clock) -> None:
             "stage 1  k3e2█ -▄    k3e2▂",
             "stage 2  k3e2█ k3e2█",
         ]
+
+
+def test_further_limits_have_lines_of_their_own(screen: Screen, clock: Clock) -> None:
+    beside = (
+        LimitStep("myriadvpu", "ms", 28.25, 31.0, 30.0, 0.5),
+        LimitStep("weights", "parameters", 1234567.8, 1000000.0, 2e6, 0.0),
+    )
+    with showing(screen, clock, SLOTS[:1]) as progress:
+        progress(PhaseStarted("search", 0, 10))
+        progress(replace(architecture_step([SURE]), beside=beside))
+        clock.now += 1
+        progress(weight_step(1, steps=10))
+    assert screen.lines[2:] == [
+        "expected 33.25 ms  most probable 36.00 ms  limit 35 ms  multiplier 0.12",
+        "myriadvpu expected 28.25 ms  most probable 31.00 ms  limit 30 ms  multiplier 0.5",
+        "weights expected 1,234,568 parameters  most probable 1,000,000 parameters",
+        "limit 2,000,000  multiplier 0",
+        "stage 1  k3e2█",
+    ]
 
 
 def test_slow_steps_are_counted_in_seconds(screen: Screen, clock: Clock) -> None:

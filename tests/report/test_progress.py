@@ -3,7 +3,16 @@ import io
 import pytest
 
 from quadnas.report.progress import Progress
-from quadnas.run.events import Derived, Evaluated, Event, Notice, PhaseStarted, WeightStep
+from quadnas.run.events import (
+    ArchitectureStep,
+    Derived,
+    Evaluated,
+    Event,
+    LimitStep,
+    Notice,
+    PhaseStarted,
+    WeightStep,
+)
 
 from .example import search_events, search_result
 
@@ -48,6 +57,16 @@ def test_a_line_shows_running_means_and_the_latency_against_the_limit() -> None:
     means = shown([PhaseStarted("search", 0, 10), *steps]).splitlines()
     assert "loss 4.00, acc 40%" in means[1]
     assert "loss 3.00, acc 30%" in means[2]
+
+
+def test_a_line_shows_further_limits() -> None:
+    step = ArchitectureStep(
+        1, 1.0, 0.5, 33.0, 36.0, 35.0, 0.5, (), beside=(LimitStep("vpu", "ms", 28.0, 31.0, 30.0, 0.5),)
+    )
+    lines = shown(
+        [PhaseStarted("search", 0, 1), step, WeightStep("search", 1, 1, 1.0, 0.5, 0.1)]
+    ).splitlines()
+    assert lines[1].endswith("E[ms] 33/35, mult 0.5, vpu 28/30")
 
 
 def test_a_resumed_phase_goes_on_from_its_step() -> None:

@@ -1,13 +1,14 @@
 """What TensorBoard's own reader finds in the files."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quadnas.report.tensorboard import TensorBoard
-from quadnas.run.events import ArchitectureStep, Evaluated, Event, Notice, PhaseStarted, WeightStep
+from quadnas.run.events import ArchitectureStep, Evaluated, Event, LimitStep, Notice, PhaseStarted, WeightStep
 from tests.cli.command import python
 
 accumulator = pytest.importorskip(
@@ -43,6 +44,7 @@ def losses(first: int, last: int, offset: float = 0.0) -> Curve:
 
 def test_every_phase_is_a_run_with_its_scalars(tmp_path: Path) -> None:
     architecture = ArchitectureStep(12, 1.5, 0.25, 33.0, 36.0, 35.0, 0.125, ((0.5, 0.5),))
+    architecture = replace(architecture, beside=(LimitStep("myriadvpu", "ms", 28.0, 31.0, 30.0, 0.5),))
     written(
         tmp_path,
         PhaseStarted("warm-up", 0, 10),
@@ -68,6 +70,10 @@ def test_every_phase_is_a_run_with_its_scalars(tmp_path: Path) -> None:
         "latency/argmax_ms": [(12, 36.0)],
         "latency/limit_ms": [(12, 35.0)],
         "latency/multiplier": [(12, 0.125)],
+        "myriadvpu/expected": [(12, 28.0)],
+        "myriadvpu/argmax": [(12, 31.0)],
+        "myriadvpu/limit": [(12, 30.0)],
+        "myriadvpu/multiplier": [(12, 0.5)],
         "test_inherited/accuracy": [(12, 0.75)],
         "test_inherited/loss": [(12, 0.6)],
     }
