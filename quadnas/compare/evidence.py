@@ -7,30 +7,42 @@ from typing import Any
 
 from quadnas.run.events import Derived, Event, Observer
 from quadnas.search.problem import Problem
+from quadnas.space.architecture import Architecture
 
-BOUND, FREE, ALL_FIT = "yes", "no", "all fit"
+BOUND, FREE, ALL_FIT, UNKNOWN = "yes", "no", "all fit", "not known"
 
 
 def limit_bound(events: Sequence[Mapping[str, Any]], problem: Problem) -> str:
-    """Whether the search would have chosen a network above its limit, had there been none.
+    """Whether the search would have chosen a network above its limit, had there been none; of several, which ones.
 
     ``events`` are the lines of its journal. It would have if the most probable network is above the limit in the
-    end, or if only the latency term holds it below: a multiplier above 0 (complementary slackness). ALL_FIT: no
-    network of the space is above the limit.
+    end, or if only the limit's term in the loss holds it below: a multiplier above 0 (complementary slackness).
+    ALL_FIT: no network of the space is above a limit; UNKNOWN: the strategy learns no probabilities.
     """
     if problem.unlimited:
         return ALL_FIT
     last = {event["event"]: event for event in events}
-    steered = last.get("ArchitectureStep", {}).get("multiplier", 0.0) > 0
-    return BOUND if steered or last["Derived"]["argmax_ms"] > problem.limit_ms else FREE
+    if last["Derived"]["argmax_architecture"] is None:
+        return UNKNOWN
+    likeliest = problem.space.choices(Architecture.parse(last["Derived"]["argmax_architecture"]))
+    step = last.get("ArchitectureStep")
+    steered = [one["multiplier"] > 0 for one in (step, *step.get("beside", ()))] if step else []
+    bound = [
+        limit.name
+        for number, limit in enumerate(problem.limits)
+        if any(steered[number : number + 1]) or not limit.fits(likeliest)
+    ]
+    if len(problem.limits) == 1:
+        return BOUND if bound else FREE
+    return ", ".join(bound) or FREE
 
 
 def bound_text(bound: Sequence[str | None]) -> str | None:
-    """That of several searches with one limit; None for what was not searched."""
-    counts = Counter(bound)
-    if len(counts) == 1:
-        return bound[0]
-    return f"{counts[BOUND]} of {len(bound)}"
+    """That of several searches with the same limits, each answer with how often it came; None without a search."""
+    counts = Counter(answer for answer in bound if answer is not None)
+    if len(counts) < 2:
+        return next(iter(counts), None)
+    return "; ".join(f"{answer}: {count}" for answer, count in counts.items())
 
 
 @dataclass(slots=True)

@@ -3,12 +3,13 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quadnas.compare.evidence import ALL_FIT, BOUND, FREE, bound_text, limit_bound
+from quadnas.compare.evidence import ALL_FIT, BOUND, FREE, UNKNOWN, bound_text, limit_bound
 from quadnas.compare.experiment import Unit, experiment_from
 from quadnas.compare.kinds.search import Search
 from quadnas.compare.pairs import paired_table
@@ -122,18 +123,34 @@ def test_training_takes_from_the_search_what_it_does_not_say_itself(place: Path)
 
 def test_a_limit_binds_what_would_have_chosen_more() -> None:
     problem = toy_problem(limit_ms=1.0)
-    derived = {"event": "Derived", "argmax_ms": 0.9}
+    cheapest, dearest = ([row.index(pick(row)) for row in problem.bounds.rows] for pick in (min, max))
+    assert problem.bound_ms(cheapest) < 1.0 < problem.bound_ms(dearest)
+    derived, greedy = (
+        {"event": "Derived", "argmax_architecture": str(problem.space.architecture(choices))}
+        for choices in (cheapest, dearest)
+    )
     step = {"event": "ArchitectureStep", "multiplier": 0.0}
-    assert not problem.unlimited
     assert limit_bound([step, derived], problem) == FREE
-    assert limit_bound([step, {**derived, "argmax_ms": 1.1}], problem) == BOUND
+    assert limit_bound([step, greedy], problem) == BOUND
     assert (
         limit_bound([{**step, "multiplier": 0.2}, derived], problem) == BOUND
     )  # held below by the term alone
     assert limit_bound([{**step, "multiplier": 0.2}, step, derived], problem) == FREE
     assert limit_bound([derived], toy_problem(limit_ms=1e9)) == ALL_FIT
-    assert bound_text([BOUND, FREE, BOUND]) == "2 of 3"
+    assert limit_bound([{**derived, "argmax_architecture": None}], problem) == UNKNOWN
+    assert bound_text([BOUND, FREE, BOUND]) == "yes: 2; no: 1"
     assert (bound_text([FREE, FREE]), bound_text([None, None])) == (FREE, None)
+
+
+def test_of_several_limits_those_that_bound_are_named() -> None:
+    problem = toy_problem(limit_ms=1.0)
+    dearest = [row.index(max(row)) for row in problem.bounds.rows]
+    roomy = replace(problem.limits[0], name="macs", value=1e9)
+    both = replace(problem, limits=(problem.limits[0], roomy))
+    derived = {"event": "Derived", "argmax_architecture": str(problem.space.architecture(dearest))}
+    assert limit_bound([derived], both) == problem.limits[0].name
+    step = {"event": "ArchitectureStep", "multiplier": 0.0, "beside": [{"multiplier": 0.3}]}
+    assert limit_bound([step, derived], both) == f"{problem.limits[0].name}, macs"
 
 
 def test_pairs_are_those_of_shared_seeds() -> None:
@@ -238,8 +255,8 @@ def test_an_arm_that_cannot_start_is_told_before_any_runs(place: Path) -> None:
 def test_a_table_is_there_for_some_of_the_seeds(place: Path) -> None:
     """What failed or was not reached leaves the others' means over fewer seeds, and says so."""
     record = {"seed": 0, "accuracy": 0.5, "limit_ms": 2.4, "latency_ms": 2.0, "device": "A76", "binding": "no",
-              "searched_on": "cortexA76", "architecture": "x", "search_s": None, "parameters": 9, "macs": 9,
-              "cortexA76_ms": 2.0, "myriadvpu_ms": None}  # fmt: skip
+              "searched_on": "cortexA76", "beside": None, "architecture": "x", "search_s": None, "parameters": 9,
+              "macs": 9, "cortexA76_ms": 2.0, "myriadvpu_ms": None}  # fmt: skip
     table = search().table({Unit("tiny-A76", "seed0"): record}, {Unit("tiny-A76", "seed1"): "lost"})
     row = next(row for row in table.rows if row.arm == "tiny-A76")
     assert (row.values["seeds"], row.values["half"], row.values["search_s"]) == (1, None, None)

@@ -1,6 +1,6 @@
-"""A file in ``experiments/`` is the settings of a search if it names a device, else those of a training.
+"""A file in ``experiments/`` is for ``quadnas compare`` if it names a kind, as those in ``experiments/paper/`` do.
 
-Those in ``experiments/paper/`` are for ``quadnas compare``.
+Otherwise it is the settings of a search if it names a device, else those of a training.
 """
 
 from pathlib import Path
@@ -24,8 +24,9 @@ from tests.structure.source import ROOT
 
 PAPER = sorted((ROOT / "experiments" / "paper").glob("*.yaml"))
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+COMPARISONS = [*PAPER, *(path for path in FILES if "kind" in read_mapping(path))]
 SEARCHES = [path for path in FILES if "device" in read_mapping(path)]
-TRAININGS = [path for path in FILES if path not in SEARCHES]
+TRAININGS = [path for path in FILES if path not in [*SEARCHES, *COMPARISONS]]
 
 
 def training(path: Path) -> TrainSettings:
@@ -84,18 +85,18 @@ def test_experiments_are_found_by_name() -> None:
     assert set(available("experiments")) >= {path.stem for path in FILES}
 
 
-@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_an_experiment_of_the_paper_names_what_exists(path: Path) -> None:
     found = read_experiment(path)
     assert found.units()
     assert "2311.17956" in found.source
-    assert path.read_text().startswith(f"# quadnas compare experiments/paper/{path.name} ")
+    assert path.read_text().startswith(f"# quadnas compare {path.relative_to(ROOT).as_posix()} ")
     if isinstance(found, NetworkExperiment):
         assert set(found.specs()) == set(found.arms)
     if isinstance(found, Training):
         assert found.data.partition(":")[0] in list(SOURCES)
     if isinstance(found, Search):
-        for arm in found.arms:
+        for arm in (name for name, arm in found.arms.items() if arm.model is None):
             settings = found.settings(arm, found.seeds[0])
             assert load_space(settings.space).slots
             assert settings.strategy in list(STRATEGIES)

@@ -26,6 +26,7 @@ from quadnas.run.folder import RunFolder
 from quadnas.search import loop
 from quadnas.search.derivation import model_spec
 from quadnas.search.settings import SearchSettings
+from quadnas.space.architecture import Architecture
 from quadnas.space.model_family import find_model
 from quadnas.space.model_spec import ModelSpec, load_model_spec
 from quadnas.training import standalone
@@ -115,6 +116,7 @@ class Search(Experiment):
             *([Column("half", "+- (95 %)", 2, 100), Column("seeds", "seeds", 0)] if repeated else []),
             Column("device", "searched for"),
             Column("limit_ms", "limit, ms", 2),
+            Column("beside", "and"),
             Column("latency_ms", "latency, ms", 2),
             Column("binding", "limit bound"),
             *cost_columns(self.devices, max(map(self.input_size, self.arms))),
@@ -132,6 +134,7 @@ class Search(Experiment):
             "seeds": accuracy.count,
             "device": first["device"],
             "limit_ms": first["limit_ms"],
+            "beside": first["beside"],
             "latency_ms": None if None in latencies_ms else max(latencies_ms),
             "binding": bound_text([record["binding"] for record in records]),
             **{key: _mean([record[key] for record in records]) for key in means},
@@ -250,13 +253,16 @@ class SearchWork(Work):
         with folder:
             result = loop.search(work, folder, timer, bench.stop)
             write_report(folder, settings, result, work.problem.model.card)
+        problem = work.problem
+        choices = problem.space.choices(Architecture.parse(result.architecture))
         return {
             "accuracy": result.accuracy,
-            "limit_ms": result.limit_ms,
-            "latency_ms": result.latency_ms,
+            "limit_ms": settings.max_latency_ms,
+            "beside": ", ".join(limit.text(limit.value) for limit in problem.limits[1:]) or None,
+            "latency_ms": problem.estimate(choices).latency_ms,
             "searched_on": settings.device,
-            "device": work.problem.model.card.device,
-            "binding": limit_bound(folder.journal.read(), work.problem),
+            "device": problem.model.card.device,
+            "binding": limit_bound(folder.journal.read(), problem),
             "architecture": result.architecture,
             # of a search that went on, only the end was timed
             "search_s": None if known or bench.shared else timer.seconds,
@@ -275,7 +281,7 @@ _TRAINING = "training"
 """The folder, within that of a search, in which what it found is trained from scratch."""
 
 _NOT_SEARCHED: Record = dict.fromkeys(
-    ("limit_ms", "latency_ms", "searched_on", "device", "binding", "architecture", "search_s")
+    ("limit_ms", "beside", "latency_ms", "searched_on", "device", "binding", "architecture", "search_s")
 )
 
 
