@@ -18,13 +18,16 @@ CANDIDATES = "[{block: quadra, kernel: [3, 5, 7], expansion: [2, 4]}, {block: id
 
 
 def toy_space(
-    channels: Sequence[int] = (8, 16), depths: Sequence[int] = (2, 2), candidates: str = CANDIDATES
+    channels: Sequence[int] = (8, 16),
+    depths: Sequence[int] = (2, 2),
+    candidates: str = CANDIDATES,
+    stem_stride: int = 4,
 ) -> SearchSpace:
     """A pyramid of a few narrow stages."""
     stages = "".join(f"  - {{channels: {c}, depth: {d}}}\n" for c, d in zip(channels, depths, strict=True))
     text = (
         f"format: quadnas-space/1\ndescription: toy\ncandidates: {candidates}\n"
-        "stem: {block: patchify, stride: 4}\ndownsample: {block: downsample, stride: 2}\n"
+        f"stem: {{block: patchify, stride: {stem_stride}}}\ndownsample: {{block: downsample, stride: 2}}\n"
         f"stages:\n{stages}head: {{block: classifier}}\n"
     )
     return space_from(validated(parse_yaml(text, "toy"), SpaceFile, "toy"), Path("toy.yaml"), connects)
