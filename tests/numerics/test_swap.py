@@ -81,9 +81,9 @@ def test_a_probe_changes_neither_logits_nor_gradients_nor_statistics() -> None:
         for (name, a), b in zip(plain.named_parameters(), probed.parameters(), strict=True):
             assert (a.grad is None) == (b.grad is None), name
             assert a.grad is None or b.grad is None or torch.equal(a.grad, b.grad), name
-        for (name, a), b in zip(plain.named_buffers(), probed.buffers(), strict=True):
+        for (name, kept), now in zip(plain.named_buffers(), probed.buffers(), strict=True):
             if "tracked" not in name:
-                assert torch.equal(a, b), name
+                assert torch.equal(kept, now), name
 
 
 def test_the_scale_of_the_loss_does_not_scale_the_gains() -> None:
@@ -184,8 +184,9 @@ def test_gains_rank_candidates_as_exact_swaps_do(useless: bool) -> None:
     large = [labels.index(f"quadra-k7-{expansion}") for expansion in ("e2", "e4")]
     if useless:
         for slot in net.positions:
-            for number in large if isinstance(slot, EntangledSlot) else ():
-                nn.init.zeros_(slot.candidates[number].get_parameter("spatial.scale"))
+            if isinstance(slot, EntangledSlot):
+                for number in large:
+                    nn.init.zeros_(slot.candidates.get_submodule(str(number)).get_parameter("spatial.scale"))
     for step in range(400):
         _propagate(search, held_out[step % 6], 1000 + step, warming_up=False)
     gains, _ = search.gains()
@@ -204,4 +205,4 @@ def test_gains_rank_candidates_as_exact_swaps_do(useless: bool) -> None:
 def _propagate(search: Swap, data: Batch, seed: int, *, warming_up: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     for loss in search.losses(data, F.cross_entropy, generator, warming_up=warming_up):
-        loss.value.backward()  # type: ignore[no-untyped-call]
+        loss.value.backward()
