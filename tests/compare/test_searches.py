@@ -206,6 +206,7 @@ def test_searches_and_a_given_network_end_in_one_table(place: Path) -> None:
         assert rows[arm]["cortexA76_ms"] <= rows[arm]["latency_ms"] <= rows[arm]["limit_ms"] == 2.4
     assert (rows["tiny-VPU"]["binding"], rows["tiny-VPU"]["limit_ms"]) == ("all fit", 30)
     assert rows["given"]["myriadvpu_ms"] > 0
+    assert min(units["tiny-A76-seed0"][key] for key in ("search_s", "search_cpu_s")) > 0
     assert (rows["given"]["binding"], rows["given"]["limit_ms"]) == (None, None)
     accuracies = [units[f"tiny-VPU-seed{seed}"]["accuracy"] for seed in (0, 1)]
     assert rows["tiny-VPU"]["accuracy"] == pytest.approx(sum(accuracies) / 2)
@@ -254,12 +255,16 @@ def test_an_arm_that_cannot_start_is_told_before_any_runs(place: Path) -> None:
 
 def test_a_table_is_there_for_some_of_the_seeds(place: Path) -> None:
     """What failed or was not reached leaves the others' means over fewer seeds, and says so."""
-    record = {"seed": 0, "accuracy": 0.5, "limit_ms": 2.4, "latency_ms": 2.0, "device": "A76", "binding": "no",
-              "searched_on": "cortexA76", "beside": None, "architecture": "x", "search_s": None, "parameters": 9,
-              "macs": 9, "cortexA76_ms": 2.0, "myriadvpu_ms": None}  # fmt: skip
+    record = {
+        **{"seed": 0, "accuracy": 0.5, "architecture": "x", "searched_on": "cortexA76", "device": "A76"},
+        **{"limit_ms": 2.4, "beside": None, "latency_ms": 2.0, "binding": "no"},
+        **{"search_s": None, "search_cpu_s": 3.0, "parameters": 9, "macs": 9},
+        **{"cortexA76_ms": 2.0, "myriadvpu_ms": None},
+    }
     table = search().table({Unit("tiny-A76", "seed0"): record}, {Unit("tiny-A76", "seed1"): "lost"})
     row = next(row for row in table.rows if row.arm == "tiny-A76")
     assert (row.values["seeds"], row.values["half"], row.values["search_s"]) == (1, None, None)
+    assert row.values["search_cpu_s"] == 3
     assert "lost" in row.failure
     assert not table.more
     assert search().draw(table, {"tiny-A76": [record]}).axes

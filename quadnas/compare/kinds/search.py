@@ -1,5 +1,6 @@
 """Searches side by side, beside networks that are given: what each finds under its limit, over several seeds."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,12 +122,13 @@ class Search(Experiment):
             Column("binding", "limit bound"),
             *cost_columns(self.devices, max(map(self.input_size, self.arms))),
             Column("search_s", "search, s", 0),
+            Column("search_cpu_s", "search, s of CPU", 0),
         )
 
     def row(self, arm: str, records: Sequence[Record]) -> dict[str, Value]:
         """Over the seeds; the latency is the highest, for the limit must hold for all."""
         accuracy = mean_interval([record["accuracy"] for record in records])
-        means = ("parameters", "macs", "search_s", *map(latency_key, self.devices))
+        means = ("parameters", "macs", "search_s", "search_cpu_s", *map(latency_key, self.devices))
         first, latencies_ms = records[0], [record["latency_ms"] for record in records]
         return {
             "accuracy": accuracy.value,
@@ -249,9 +251,10 @@ class SearchWork(Work):
         work = loop.prepare(settings)
         known = (path / "run.json").exists()
         folder = RunFolder.open(path) if known else _created(path, settings.model_dump(mode="json"))
-        timer = SearchTimer(bench.observe, bench.clock, bench.clock())
+        wall = SearchTimer(bench.observe, bench.clock, bench.clock())
+        cpu = SearchTimer(wall, time.process_time, time.process_time())
         with folder:
-            result = loop.search(work, folder, timer, bench.stop)
+            result = loop.search(work, folder, cpu, bench.stop)
             write_report(folder, settings, result, work.problem.model.card)
         problem = work.problem
         choices = problem.space.choices(Architecture.parse(result.architecture))
@@ -265,7 +268,8 @@ class SearchWork(Work):
             "binding": limit_bound(folder.journal.read(), problem),
             "architecture": result.architecture,
             # of a search that went on, only the end was timed
-            "search_s": None if known or bench.shared else timer.seconds,
+            "search_s": None if known or bench.shared else wall.seconds,
+            "search_cpu_s": None if known else cpu.seconds,
         }
 
     def _train(self, arm: str, seed: int, spec: ModelSpec, path: Path, bench: Bench) -> float:
@@ -281,7 +285,17 @@ _TRAINING = "training"
 """The folder, within that of a search, in which what it found is trained from scratch."""
 
 _NOT_SEARCHED: Record = dict.fromkeys(
-    ("limit_ms", "beside", "latency_ms", "searched_on", "device", "binding", "architecture", "search_s")
+    (
+        "limit_ms",
+        "beside",
+        "latency_ms",
+        "searched_on",
+        "device",
+        "binding",
+        "architecture",
+        "search_s",
+        "search_cpu_s",
+    )
 )
 
 
