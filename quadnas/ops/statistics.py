@@ -10,12 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Inside, batch normalisation in ``module`` uses the statistics of its batches but does not remember them."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.momentum != 0]
-    momenta = [norm.momentum for norm in norms]
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

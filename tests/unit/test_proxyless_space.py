@@ -2,21 +2,30 @@
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from quadnas.blocks.base import connects
 from quadnas.config import parse_yaml, read_text, validated
+from quadnas.data.base import Batch
 from quadnas.errors import ConfigError
 from quadnas.network import Network, load_space, with_all_arguments
 from quadnas.report.models import list_models
 from quadnas.resources import locate
+from quadnas.search.constraint import derive
+from quadnas.search.problem import Problem
+from quadnas.search.strategy import STRATEGIES, Strategy
 from quadnas.space.layer import Layer
 from quadnas.space.model_family import find_model
 from quadnas.space.model_spec import IMAGENET_INPUT, ModelSpec, counted_classes
 from quadnas.space.net_config import parse_net_config, write_net_config
 from quadnas.space.search_space import SearchSpace, SpaceFile, space_from
+from quadnas.testing.strategies import check_strategy
+from tests.toy import toy_problem
 from tests.unit.test_net_config import MEASURED, PUBLISHED
 
 WIDTHS, DEPTHS, STRIDES = (24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1)
@@ -113,6 +122,49 @@ def test_the_published_networks_are_in_the_space_of_their_width(name: str) -> No
     assert tuple(with_all_arguments(layer) for layer in layers) == spec.layers
     (row,), _ = list_models([spec.model_copy(update={"layers": layers})])
     assert row["params"] == PUBLISHED[name][0]
+
+
+UNEVEN = """\
+format: quadnas-space/1
+description: the first slot of each stage has two candidates, the second has three
+candidates: [{block: mbconv, kernel: [3, 5], expansion: 2}, {block: identity}]
+stem: {block: conv_bn, stride: 2, channels: 6}
+stages: [{channels: 8, depth: 2, stride: 2}, {channels: 12, depth: 2, stride: 2}]
+head: {block: classifier, norm: none}
+"""
+
+
+def uneven_problem(limit_ms: float) -> Problem:
+    space = space_from(validated(parse_yaml(UNEVEN, "u"), SpaceFile, "u"), Path("u.yaml"), connects)
+    assert [len(slot.candidates) for slot in space.slots] == [2, 3, 2, 3]
+    return toy_problem(limit_ms, space=space)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_slots_of_unequal_length_are_derived_as_by_enumeration(share: float) -> None:
+    low_ms, high_ms = uneven_problem(1.0).bounds.range
+    problem = uneven_problem(low_ms + share * (high_ms - low_ms) * 1.0001)
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    scores[[0, 2], 2] = 100.0  # where there is no candidate
+
+    def total(choices: Sequence[int]) -> float:
+        return float(sum(scores[slot, choice] for slot, choice in enumerate(choices)))
+
+    every = product(range(2), range(3), range(2), range(3))
+    assert derive(scores, problem.limits) == max(filter(problem.fits, every), key=total)
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_every_strategy_searches_slots_of_unequal_length(name: str) -> None:
+    problem = uneven_problem(0.6)
+    assert not problem.unlimited
+
+    def make() -> Strategy:
+        torch.manual_seed(0)
+        return STRATEGIES[name](problem)
+
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    check_strategy(make, problem, Batch(images, torch.tensor([0, 1, 2, 3])))
 
 
 def test_a_stage_that_no_candidate_can_begin_is_refused() -> None:

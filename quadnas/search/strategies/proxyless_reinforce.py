@@ -30,7 +30,7 @@ class ProxylessReinforce(Gated):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._problem = problem
+        self._limits = [limit for limit in problem.limits if limit.binds]
         self.baseline = torch.tensor(torch.nan, dtype=torch.float64)
 
     def update_architecture(
@@ -65,8 +65,6 @@ class ProxylessReinforce(Gated):
         self.baseline = state["baseline"].clone()
 
     def _speed(self, path: Tensor) -> float:
-        """The factor of the reward: (limit / latency) to the power of ``LATENCY_EXPONENT``; 1 without a limit."""
-        problem = self._problem
-        if problem.unlimited:
-            return 1.0
-        return float((problem.limit_ms / problem.bounds.of(path.tolist())) ** LATENCY_EXPONENT)
+        """The factor of the reward: (limit / cost) to the power of ``LATENCY_EXPONENT``, of the tightest limit."""
+        ratios = (limit.value / limit.costs.of(path.tolist()) for limit in self._limits)
+        return float(min(ratios, default=1.0) ** LATENCY_EXPONENT)
