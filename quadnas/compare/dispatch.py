@@ -59,16 +59,16 @@ class Dispatch(Executor):
         """Before the first start; ``run`` is the run folder. Default: nothing."""
 
     def close(self) -> None:
-        """After the last worker has ended. Default: nothing."""
+        """After the last worker has ended, or ``open`` has failed. Default: nothing."""
 
     def measure(self, units: Iterable[Unit], work: Work, bench: Bench) -> Generator[Answer, None, None]:
         """See ``Executor``."""
         running: Running = {}
         waiting = iter(units)
         blank = self._blank(work, bench)
-        self.open(Path(blank.run))
-        bench.observe(Notice(self.notice()))
         try:
+            self.open(Path(blank.run))
+            bench.observe(Notice(self.notice()))
             while bench.stop.signal is None:
                 full = self.workers is not None and len(running) >= self.workers
                 if not full and (unit := next(waiting, None)):

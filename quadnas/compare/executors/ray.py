@@ -1,7 +1,8 @@
 """Units as tasks of Ray: on the cluster that RAY_ADDRESS names, else on one that is started here for the run."""
 
 import signal
-from contextlib import suppress
+import sys
+from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -66,9 +67,13 @@ class Ray(Dispatch):
         super().__init__(workers, options)
         self._ray = optional("ray", "ray")
         self._remote: Any = None
+        self._redirected = ExitStack()
 
     def open(self, run: Path) -> None:
-        """Connect; Ray's own handler of SIGTERM, which would end this process at once, is put aside again."""
+        """Connect. Ray's handler of SIGTERM, which would end this process at once, is put aside again; what Ray
+        prints goes to stderr, for stdout is the command's answer.
+        """
+        self._redirected.enter_context(redirect_stdout(sys.stderr))
         handler = signal.getsignal(signal.SIGTERM)
         try:
             self._ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
@@ -85,6 +90,7 @@ class Ray(Dispatch):
     def close(self) -> None:
         """Disconnect; a cluster that was started for the run ends."""
         self._ray.shutdown()
+        self._redirected.close()
 
     def start(self, call: Call) -> Task:
         """Put it in Ray's queue."""
