@@ -12,7 +12,7 @@ from quadnas.report import facts
 from quadnas.report.figures import Events, curves
 from quadnas.report.labels import Label, read_label
 from quadnas.report.running import Running
-from quadnas.report.sentences import sentence
+from quadnas.report.sentences import sentence, with_error
 from quadnas.report.why import stories
 from quadnas.run.folder import RunFolder
 from quadnas.search.result import SearchResult, SlotRecord
@@ -49,6 +49,7 @@ def render_page(settings: SearchSettings, result: SearchResult, events: Events, 
         curves=curves(events, result.limit_ms, result.feasible_ms, result),
         stories=told,
         sentence=sentence,
+        with_error=with_error,
         largest_share=max((story.share for story in told), default=0) or 1,
         learned=any(story.chosen.history for story in told),
         measured=any(story.chosen.gain is not None for story in told),

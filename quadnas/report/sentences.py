@@ -14,6 +14,14 @@ def sentence(story: Story) -> str:
     )
 
 
+def with_error(value: float, error: float | None) -> str:
+    """``0.012 +- 0.003``: a value to the digit at which its standard error begins."""
+    if not error:
+        return f"{value:.2g}"
+    digits = max(0, -math.floor(math.log10(float(f"{error:.0e}"))))
+    return f"{value:.{digits}f} +- {error:.{digits}f}"
+
+
 def _cost(story: Story) -> str:
     chosen = story.chosen
     if chosen.latency_ms is None or is_free(chosen.latency_ms):
@@ -25,10 +33,8 @@ def _by_gain(story: Story) -> Iterator[str]:
     chosen = story.chosen
     gain, error = known(chosen.gain), known(chosen.error)
     side = "lower" if gain >= 0 else "higher"
-    yield (
-        f"In the search the loss was {abs(gain):.2g} +- {error:.1g} {side} with it than with the slot's average "
-        "candidate."
-    )
+    size = with_error(abs(gain), error)
+    yield f"In the search the loss was {size} {side} with it than with the slot's average candidate."
     rivals = [c for c in story.candidates if not c.chosen and c.gain is not None]
     fitting = [c for c in rivals if c.fits]
     if fitting:
@@ -48,11 +54,11 @@ def _against(chosen: Candidate, rival: Candidate) -> Iterator[str]:
         pace = f", for {ms(slower_ms)} more: {more / slower_ms:.2g} per ms" if slower_ms > 0 else ""
         pace = f", and is {ms(-slower_ms)} faster" if slower_ms < 0 else pace
         next_best = f"{rival.name}, the next best that would also fit"
-        yield f"That is {more:.2g} +- {error:.1g} better than {next_best}{pace}."
+        yield f"That is {with_error(more, error)} better than {next_best}{pace}."
     else:
         pace = f" and is {ms(slower_ms)} faster" if slower_ms > 0 else ""
         pace = f" for {ms(-slower_ms)} more" if slower_ms < 0 else pace
-        yield f"{rival.name} would also fit and was measured {-more:.2g} +- {error:.1g} better{pace}."
+        yield f"{rival.name} would also fit and was measured {with_error(-more, error)} better{pace}."
     if abs(more) < 2 * error:
         yield "The difference is less than twice its error: it may be chance."
 

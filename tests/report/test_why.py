@@ -9,7 +9,7 @@ import pytest
 from quadnas.latency.kernels import Kernel
 from quadnas.network import kernels_of
 from quadnas.report.page import render_page
-from quadnas.report.sentences import sentence
+from quadnas.report.sentences import sentence, with_error
 from quadnas.report.why import Story, stories
 from quadnas.search.derivation import swaps_that_fit
 from quadnas.search.result import SearchResult
@@ -104,9 +104,9 @@ def test_by_probability() -> None:
 def test_by_gain_against_the_next_best_that_would_fit() -> None:
     # k5 e4 gains most but does not fit; k3 e4 is the best other one that does
     assert second(gained([0.03, 0.02, 0.01, 0.05, 0.0, -0.04, -0.07])) == (
-        "quadra k3 e2 takes 4.000 ms, 12.3% of the network. In the search the loss was 0.03 +- 0.001 lower with "
-        "it than with the slot's average candidate. That is 0.01 +- 0.001 better than quadra k3 e4, the next best "
-        "that would also fit, and is 2.000 ms faster. quadra k5 e4 gains 0.02 more, but would not fit: about "
+        "quadra k3 e2 takes 4.000 ms, 12.3% of the network. In the search the loss was 0.030 +- 0.001 lower with "
+        "it than with the slot's average candidate. That is 0.010 +- 0.001 better than quadra k3 e4, the next "
+        "best that would also fit, and is 2.000 ms faster. quadra k5 e4 gains 0.02 more, but would not fit: about "
         "35.50 ms in all."
     )
 
@@ -115,17 +115,33 @@ def test_gain_per_millisecond() -> None:
     # identity, 4 ms cheaper, is the next best: (0.03 - 0.01) / 4 ms
     text = second(gained([0.03, 0.0, 0.0, 0.0, -0.02, -0.02, 0.01]))
     assert (
-        "0.02 +- 0.001 better than identity, the next best that would also fit, for 4.000 ms more: 0.005 per ms."
+        "0.020 +- 0.001 better than identity, the next best that would also fit, for 4.000 ms more: 0.005 per ms."
         in text
     )
 
 
 def test_a_choice_that_was_measured_worse_is_told_as_such() -> None:
     text = second(gained([-0.01, 0.03, 0.0, 0.0, 0.0, 0.0, -0.02]))
-    assert "the loss was 0.01 +- 0.001 higher with it" in text
-    assert "quadra k3 e4 would also fit and was measured 0.04 +- 0.001 better for 2.000 ms more." in text
+    assert "the loss was 0.010 +- 0.001 higher with it" in text
+    assert "quadra k3 e4 would also fit and was measured 0.040 +- 0.001 better for 2.000 ms more." in text
     text = second(gained([0.0, -0.1, -0.1, 0.0, -0.1, 0.0, 0.02]))
-    assert "identity would also fit and was measured 0.02 +- 0.001 better and is 4.000 ms faster." in text
+    assert "identity would also fit and was measured 0.020 +- 0.001 better and is 4.000 ms faster." in text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.01234, 0.0031, "0.012 +- 0.003"),
+        (7e-5, 0.0021, "0.000 +- 0.002"),
+        (-0.0149, 0.00961, "-0.01 +- 0.01"),
+        (12.345, 2.0, "12 +- 2"),
+        (123.4, 40.0, "123 +- 40"),
+        (0.012345, 0.0, "0.012"),
+        (0.012345, None, "0.012"),
+    ],
+)
+def test_a_value_ends_where_its_error_begins(value: float, error: float | None, text: str) -> None:
+    assert with_error(value, error) == text
 
 
 @pytest.mark.parametrize(("errors", "chance"), [(0.006, False), (0.0075, True)])
@@ -137,7 +153,7 @@ def test_a_difference_within_twice_its_error_may_be_chance(errors: float, chance
 
 def test_the_last_measured_gains_count() -> None:
     early, late = gained([0.05, *[0.0] * 6]), gained([0.07, *[0.0] * 6])
-    assert "0.07 +- 0.001 lower" in second(early, late, step())
+    assert "0.070 +- 0.001 lower" in second(early, late, step())
 
 
 def test_alone_in_a_slot() -> None:
@@ -206,18 +222,18 @@ def test_the_page_tells_the_sentence_and_every_candidate() -> None:
     for story in stories(result, events):
         assert " ".join(sentence(story).replace("+-", "±").split()) in text
     rows = re.findall(
-        r"(quadra k\d e\d|identity) ([\d.]+) ([\d.]+) (yes|no|chosen) 14\.3% ([+-][\d.e-]+|\+0) ± 0\.001",
+        r"(quadra k\d e\d|identity) ([\d.]+) ([\d.]+) (yes|no|chosen) 14\.3% (-?[\d.]+) ± 0\.001",
         text,
     )
     assert len(rows) == 5 * 7
     assert rows[7:14] == [
-        ("quadra k3 e2", "4", "32.50", "chosen", "+0.03"),
-        ("quadra k3 e4", "6", "34.50", "yes", "+0.02"),
-        ("quadra k5 e2", "5", "33.50", "yes", "+0.01"),
-        ("quadra k5 e4", "7", "35.50", "no", "+0.05"),
-        ("quadra k7 e2", "6.5", "35.00", "yes", "+0"),
-        ("quadra k7 e4", "9", "37.50", "no", "-0.04"),
-        ("identity", "0", "28.50", "yes", "-0.07"),
+        ("quadra k3 e2", "4", "32.50", "chosen", "0.030"),
+        ("quadra k3 e4", "6", "34.50", "yes", "0.020"),
+        ("quadra k5 e2", "5", "33.50", "yes", "0.010"),
+        ("quadra k5 e4", "7", "35.50", "no", "0.050"),
+        ("quadra k7 e2", "6.5", "35.00", "yes", "0.000"),
+        ("quadra k7 e4", "9", "37.50", "no", "-0.040"),
+        ("identity", "0", "28.50", "yes", "-0.070"),
     ]
 
 
