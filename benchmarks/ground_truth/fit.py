@@ -6,13 +6,13 @@ of the candidates of every two slots. Similar candidates share strength: the ker
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from benchmarks.ground_truth.plan import Choices, Truth
+from benchmarks.ground_truth.plan import FINAL_SEEDS, Choices, Truth
 from benchmarks.ground_truth.table import Row
 from quadnas.latency.table import CostTable
 from quadnas.space.architecture import Architecture
@@ -235,19 +235,18 @@ def best_within(scores: Floats, cost_ms: Floats, limit_ms: float, count: int) ->
 
 def finalists(
     truth: Truth, space: SearchSpace, tables: Mapping[str, CostTable], rows: Iterable[Row]
-) -> list[Choices]:
-    """The best architectures by the fitted cross-entropy within every limit of every device, each once.
+) -> dict[str, list[Choices]]:
+    """By device, the best architectures by the fitted cross-entropy within each of its limits, each once.
 
-    In order of rank: those that lead under any limit come first. Finalists' own trainings must not be among
-    ``rows``.
+    In order of rank: those that lead under any limit come first. The finalists' own trainings do not count.
     """
     kernels = [similarity(slot) for slot in space.slots]
-    labels = labels_of(space, rows, "loss")
+    labels = labels_of(space, (row for row in rows if row.seed not in FINAL_SEEDS), "loss")
     scores = -whole_space(fit_with(kernels, labels, *_chosen(kernels, labels)))
-    lists = [
-        best_within(scores, latencies(table), limit, truth.finalists)
-        for table in tables.values()
-        for limit in limits_ms(truth, table)
-    ]
-    ranked = (choices for rank in zip(*lists, strict=True) for choices in rank)
-    return list(dict.fromkeys(ranked))
+    found = {}
+    for device, table in tables.items():
+        costs_ms = latencies(table)
+        lists = [best_within(scores, costs_ms, limit, truth.finalists) for limit in limits_ms(truth, table)]
+        ranked = (choices for rank in zip_longest(*lists) for choices in rank if choices is not None)
+        found[device] = list(dict.fromkeys(ranked))
+    return found

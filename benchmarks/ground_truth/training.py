@@ -86,9 +86,10 @@ class Workshop:
         return list(plan(self.truth, stratified(costs, self.truth.networks)))
 
     def final(self, rows: Iterable[Row]) -> list[Training]:
-        """The trainings of the finalists, seed by seed, once ``rows`` hold everything that was planned."""
-        chosen = finalists(self.truth, self.space, self.tables, rows)
-        return [Training(choices, seed) for seed in FINAL_SEEDS for choices in chosen]
+        """The trainings of the finalists, device by device, seed by seed; ``rows`` hold all that was planned."""
+        chosen = finalists(self.truth, self.space, self.tables, rows).values()
+        trainings = (Training(choices, seed) for group in chosen for seed in FINAL_SEEDS for choices in group)
+        return list(dict.fromkeys(trainings))
 
 
 def _rounded(latency_ms: float | None) -> float:
