@@ -90,16 +90,19 @@ def panel_grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """One arm's networks as (latency in ms, fraction correct), and the limits in ms on the same axis."""
+    """One arm's networks as (latency in ms, fraction correct), measured and published, and its limits in ms."""
 
     arm: str
     points: Sequence[tuple[float, float]]
+    published: Sequence[tuple[float, float]] = ()
     limits_ms: Sequence[float] = ()
 
 
 def draw_clouds(axes: Axes, clouds: Sequence[Cloud], xlabel: str) -> None:
-    """Accuracy over latency: small dots for networks, a large mark for their mean, dashed lines for limits."""
+    """Accuracy over latency: dots for networks, a mark for their mean, stars for the paper, dashed limits."""
     for number, (cloud, marker) in enumerate(zip(clouds, cycle("osD^vPX"), strict=False)):
+        for published_ms, accuracy in cloud.published:
+            axes.plot(published_ms, 100 * accuracy, "*", color=PAPER, markersize=11)
         if not cloud.points:
             continue
         colour = f"C{number % 10}"

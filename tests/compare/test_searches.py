@@ -3,18 +3,22 @@
 import csv
 import json
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from quadnas.compare.engine import run_experiment
 from quadnas.compare.evidence import ALL_FIT, BOUND, FREE, UNKNOWN, bound_text, limit_bound
 from quadnas.compare.experiment import Unit, experiment_from
 from quadnas.compare.kinds.search import Search
 from quadnas.compare.pairs import paired_table
 from quadnas.config import parse_yaml, validated
-from quadnas.errors import ConfigError
+from quadnas.errors import ConfigError, Interrupted
+from quadnas.run.events import Event, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.training.standalone import TrainSettings, train_network
@@ -44,6 +48,7 @@ arms:
   tiny-A76: {paper: {accuracy: 0.9}}
   given: {model: given.yaml, against: {small: small-A76}}
 """
+A76 = {"device": "cortexA76", "max_latency_ms": 2.4}
 UNITS = [f"{arm}-seed{seed}" for seed in (0, 1)
          for arm in ("small-A76", "tiny-A76", "small-VPU", "tiny-VPU", "given")]  # fmt: skip
 
@@ -241,6 +246,35 @@ def test_searches_and_a_given_network_end_in_one_table(place: Path) -> None:
     assert again == answer
 
 
+def test_a_unit_that_was_stopped_in_its_training_goes_on_and_searches_no_second_time(place: Path) -> None:
+    experiment = search(seeds=(0,), grid=(), arms={"a": {"search": {"space": "tiny.yaml", **A76}}})
+    settings, seen = experiment.model_dump(mode="json"), list[str]()
+
+    def record(folder: RunFolder, stop_after: int | None) -> dict[str, Any]:
+        stop = StopFlag()
+
+        def observe(event: Event) -> None:
+            if isinstance(event, WeightStep):
+                seen.append(event.phase)
+                stop.signal = signal.SIGTERM if seen.count("training") == stop_after else None
+
+        with folder:
+            (found,) = run_experiment(
+                experiment, experiment.prepare(), folder, observe, stop
+            ).records.values()
+        return found
+
+    whole = record(RunFolder.create(place / "whole", settings), None)
+    steps = len(seen)
+    seen.clear()
+    with pytest.raises(Interrupted, match="--resume"):
+        record(RunFolder.create(place / "stopped", settings), 1)
+    resumed = record(RunFolder.open(place / "stopped"), None)
+    assert len(seen) == steps  # none twice
+    times = dict.fromkeys(("search_s", "search_cpu_s"))
+    assert {**whole, **times} == resumed
+
+
 def test_an_arm_that_cannot_start_is_told_before_any_runs(place: Path) -> None:
     write(place / "my.yaml", GRID.replace("max_latency_ms: 2.4", "max_latency_ms: 0.001"))
     quadnas("compare", "my.yaml", "--out", "run").refused(3, "feasible range", "arms.small-A76")
@@ -267,4 +301,9 @@ def test_a_table_is_there_for_some_of_the_seeds(place: Path) -> None:
     assert row.values["search_cpu_s"] == 3
     assert "lost" in row.failure
     assert not table.more
-    assert search().draw(table, {"tiny-A76": [record]}).axes
+    paper = next(row for row in table.rows if row.arm == "tiny-A76").paper
+    assert paper == {"accuracy": 0.9}
+    panels = search().draw(table, {"tiny-A76": [record]}).axes
+    assert [[np.ravel(line.get_xdata())[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in panels] == [
+        [2.4], []
+    ]  # fmt: skip

@@ -17,7 +17,7 @@ from quadnas.compare.grid import with_grid_arms
 from quadnas.compare.networks import cost_columns, latencies_ms, latency_key, require_devices, size_of
 from quadnas.compare.pairs import Samples, paired_table
 from quadnas.compare.statistics import mean_interval
-from quadnas.compare.table import Column, Table, Value
+from quadnas.compare.table import Column, Row, Table, Value
 from quadnas.config import overlaid, validated
 from quadnas.data.base import load_data
 from quadnas.errors import ConfigError
@@ -156,11 +156,12 @@ class Search(Experiment):
         return tuple(named or ((arm, before) for i, arm in enumerate(arms) for before in arms[:i]))
 
     def notes(self, records: Mapping[str, Sequence[Record]]) -> tuple[str, ...]:
-        """What the columns mean, and the architectures that were found."""
+        """What the columns mean."""
         trained = ", then trained from scratch" if self.training is not None else ""
         size = len(self.seeds)
         spread = (
-            f"Accuracy: mean over {size} seeds, each of which is searched anew{trained}; 95 % by Student's t."
+            f"Accuracy: mean over {size} seeds, each of which is searched anew{trained}; 95 % by Student's t. "
+            "The latency beside the limit is the highest of them, all else are means."
             if size > 1
             else f"One seed for everything{trained}: accuracies have no interval."
         )
@@ -168,12 +169,7 @@ class Search(Experiment):
             "A limit bound if the search without it would have chosen a network above it; 'all fit' says that "
             "every network of the space is within it."
         )
-        found = (
-            f"{arm} found {rows[0]['architecture']} first."
-            for arm, rows in records.items()
-            if rows[0]["architecture"]
-        )
-        return (spread, bound, *found)
+        return (spread, bound)
 
     def draw(self, table: Table, records: Mapping[str, Sequence[Record]]) -> Figure:
         """Accuracy over latency with the limits, device by device, and below the paired differences."""
@@ -185,7 +181,7 @@ class Search(Experiment):
         titles = {column.key: column.title for column in table.columns}
         for axes, device in zip(panels, devices, strict=True):
             key = latency_key(device) if device else "latency_ms"
-            clouds = [_cloud(arm, records.get(arm, ()), key, device) for arm in self.arms]
+            clouds = [_cloud(row, records.get(row.arm, ()), key, device) for row in table.rows]
             draw_clouds(axes, clouds, f"{titles[key]} (dashed: limits)")
         parts[0].legend(*_handles(panels), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
         if pairs:
@@ -309,13 +305,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
-def _cloud(arm: str, records: Sequence[Record], key: str, device: str) -> Cloud:
+def _cloud(row: Row, records: Sequence[Record], key: str, device: str) -> Cloud:
     """An arm on the axis of ``key``; its limit stands there if it is one of that ``device``, or of its own."""
-    points = [(row[key], row["accuracy"]) for row in records if row[key] is not None]
-    own = [
-        row["limit_ms"] for row in records[:1] if row["searched_on"] and device in ("", row["searched_on"])
-    ]
-    return Cloud(arm, points, own)
+    points = [(found[key], found["accuracy"]) for found in records if found[key] is not None]
+    published = [(row.paper[key], row.paper["accuracy"])] if {key, "accuracy"} <= row.paper.keys() else []
+    here = (found for found in records[:1] if found["searched_on"] and device in ("", found["searched_on"]))
+    return Cloud(row.arm, points, published, [found["limit_ms"] for found in here])
 
 
 def _handles(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
