@@ -14,6 +14,7 @@ from quadnas.report.facts import ms, percent
 from quadnas.report.live import LiveView, PhaseState
 from quadnas.run.events import (
     ArchitectureStep,
+    Compared,
     Derived,
     Evaluated,
     Event,
@@ -23,6 +24,7 @@ from quadnas.run.events import (
 )
 from quadnas.search.result import SlotRecord
 
+_COMPARISONS = 25
 _LINE = "{desc} {n_fmt}/{total_fmt} ({percentage:.0f}%), {remaining} left{postfix}"
 
 
@@ -59,6 +61,7 @@ class Progress(AbstractContextManager["Progress"]):
         live = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._view: View = LiveView(stream, slots, clock) if live else LogLines(stream)
         self._state: PhaseState | None = None
+        self._losses: list[float] = []
 
     def __call__(self, event: Event) -> None:
         """Show an event; unknown ones are passed over."""
@@ -72,7 +75,10 @@ class Progress(AbstractContextManager["Progress"]):
                 self._view.advance(self._state)
             case ArchitectureStep() if self._state:
                 self._state.architecture = event
+            case Compared():
+                self._compare(event)
             case Derived():
+                self._losses.clear()
                 self._view.close()
                 self._view.say(f"architecture found: {ms(event.bound_ms)}, within the limit")
             case Evaluated():
@@ -88,6 +94,13 @@ class Progress(AbstractContextManager["Progress"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._view.close()
+
+    def _compare(self, event: Compared) -> None:
+        self._losses.append(event.loss)
+        if len(self._losses) % _COMPARISONS == 0:
+            self._view.close()
+            count, lowest = len(self._losses), min(self._losses)
+            self._view.say(f"{count} architectures compared, the lowest loss is {lowest:.4g}")
 
 
 class LogLines:

@@ -53,7 +53,8 @@ class ArchitectureStep(Event):
     network before any limit is applied, ``multiplier`` the weight of the latency term after its update,
     ``probabilities`` one row per slot. ``gains``, rows like these, say how much lower the loss is with a candidate
     in its slot than with the average of the slot's candidates (positive is better, None where it was not
-    measured), ``gain_errors`` their standard errors; None altogether from a strategy that measures none. ``beside``: the limits beside the first.
+    measured), ``gain_errors`` their standard errors; None altogether from a strategy that measures none.
+    ``beside``: the limits beside the first.
     """
 
     step: int
@@ -67,6 +68,14 @@ class ArchitectureStep(Event):
     gains: tuple[tuple[float | None, ...], ...] | None = None
     gain_errors: tuple[tuple[float | None, ...], ...] | None = None
     beside: tuple[LimitStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compared(Event):
+    """The loss of an architecture on held-out images, with the supernet's weights, before one is chosen."""
+
+    architecture: str
+    loss: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quadnas.network import position_kernels
+from quadnas.network import position_operators
 from quadnas.search.problem import Problem
 
 SWEEPS = 8
@@ -16,12 +16,11 @@ SWEEPS = 8
 
 def candidate_macs(problem: Problem) -> NDArray[np.float64]:
     """(slots, most candidates): multiply-accumulates of every candidate at deployment size, for one image."""
-    model = problem.model
-    _, slots = position_kernels(problem.space, problem.classes, problem.settings.input_size, model)
+    _, slots = position_operators(problem.space, problem.classes, problem.settings.input_size)
     macs = np.zeros(tuple(problem.priced.shape))
     for row, candidates in zip(macs, slots, strict=True):
-        row[: len(candidates)] = [sum(kernel.macs for kernel in kernels) for kernels in candidates]
-    return macs / model.batch
+        row[: len(candidates)] = [sum(o.kernel.macs for o in operators) for operators in candidates]
+    return macs
 
 
 def extreme_paths(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -36,7 +36,7 @@ class Selection:
     ``derive(scores)``: the architecture within all limits whose scores (slots, most candidates) add up to most;
     ``fits(choices)``: whether an architecture is within them; ``samples``: architectures within them, drawn
     uniformly, without end; ``held_out_loss(choices)``: the mean cross-entropy of an architecture with the
-    supernet's weights on held-out images (see ``selection`` for how many, and what it costs);
+    supernet's weights on held-out images (``selection.held_out_loss`` says what it costs);
     ``swap_losses(choices)``: (slots, most candidates), the same on a part of those images with one candidate
     replaced, NaN where there is none.
     """

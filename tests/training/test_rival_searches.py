@@ -14,6 +14,7 @@ from quadnas.config import parse_yaml, read_settings, validated
 from quadnas.data.base import load_data
 from quadnas.errors import Interrupted
 from quadnas.network import Network
+from quadnas.run.events import Compared, Event
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.run.session import Session
@@ -37,6 +38,10 @@ class Stopping:
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.batches, self._stop_at = 0, stop_at
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
 
     def batch_evaluated(self) -> None:
         self.batches += 1
@@ -58,11 +63,14 @@ def shared_loss(data: Any, session: Stopping) -> tuple[RandomSearch, Callable[[S
 
 def test_the_loss_is_that_of_the_plain_network_with_statistics_of_its_own(data: Any) -> None:
     """Whatever was compared before: a supernet's running statistics are one for all."""
-    search, loss = shared_loss(data, Stopping())
+    session = Stopping()
+    search, loss = shared_loss(data, session)
     space = toy_space(candidates=NORMALISED)
     paths = [(0, 1, 2, 0), (1, 1, 1, 1), (2, 2, 0, 1)]
     losses = [loss(path) for path in paths]
     assert [loss(path) for path in reversed(paths)] == losses[::-1]
+    texts = [str(space.architecture(path)) for path in paths]
+    assert session.events[:3] == [Compared(text, found) for text, found in zip(texts, losses, strict=True)]
     for path, found in zip(paths, losses, strict=True):
         network = Network(space.layers(path, 10))
         search.supernet.inherit(network, path)
@@ -109,6 +117,10 @@ def test_a_search_by_comparison(strategy: str, config: Path, tmp_path: Path) -> 
     assert phases == ["warm-up", "search", "training"]
     assert not [event for event in events if event["event"] == "ArchitectureStep"]
     (derived,) = (event for event in events if event["event"] == "Derived")
+    compared = [event for event in events if event["event"] == "Compared"]
+    best = min(compared, key=lambda event: event["loss"])
+    assert best["architecture"] == derived["architecture"]
+    assert answer.err.count("architectures compared") == len(compared) // 25 > 0
     assert derived["architecture"] == answer.json["architecture"]
     assert derived["argmax_ms"] is None
     assert (run / "report.html").stat().st_size > 0

@@ -22,7 +22,8 @@ DRAWS = 200
 class RandomSearch(OneShot):
     """One uniform path per weight step (1 budget unit); ``DRAWS`` feasible architectures are compared in the end.
 
-    A comparison costs ``Selection.held_out_loss`` each.
+    A comparison costs what ``selection.held_out_loss`` says, all of them at most 2800 units for batches of 64; the
+    default schedule takes 13 500 weight steps on Fashion-MNIST.
     """
 
     def __init__(self, problem: Problem) -> None:
