@@ -71,9 +71,8 @@ class Recipe(Settings):
         groups = [group for group in groups if group["params"]]
         momentum, _ = self.betas
         if self.algorithm == "sgd":
-            return torch.optim.SGD(
-                groups, lr=self.peak_rate, momentum=momentum, nesterov=momentum > 0, fused=True
-            )
+            # the fused one refuses weights whose first gradient comes later than those of others, as in a supernet
+            return torch.optim.SGD(groups, lr=self.peak_rate, momentum=momentum, nesterov=momentum > 0)
         return torch.optim.AdamW(groups, lr=self.peak_rate, betas=self.betas, eps=self.eps, fused=True)
 
     def prepare(self, network: Network) -> None:

@@ -1,6 +1,7 @@
 """The training loop, its recipe and its state, on problems small enough to check by hand."""
 
 import itertools
+from typing import Literal
 
 import pytest
 import torch
@@ -103,6 +104,19 @@ def test_sgd_by_hand(momentum: float) -> None:
                 p.sub_(recipe.peak_rate * (d + momentum * v))
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "sgd"])
+def test_weights_of_a_path_begin_to_move_when_it_is_first_taken(algorithm: Literal["adamw", "sgd"]) -> None:
+    paths = nn.ModuleList([tiny(), tiny()])
+    optimizer = Recipe(algorithm=algorithm).optimizer(paths)
+    before = [p.detach().clone() for p in paths[1].parameters()]
+    for number, batch in zip((0, 0, 1), batches(3), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(before, paths[1].parameters(), strict=True))
+        optimizer.zero_grad()
+        paths[number](batch.images).square().sum().backward()
+        optimizer.step()
+    assert not any(torch.equal(a, b) for a, b in zip(before, paths[1].parameters(), strict=True))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
