@@ -304,6 +304,5 @@ def test_a_table_is_there_for_some_of_the_seeds(place: Path) -> None:
     paper = next(row for row in table.rows if row.arm == "tiny-A76").paper
     assert paper == {"accuracy": 0.9}
     panels = search().draw(table, {"tiny-A76": [record]}).axes
-    assert [[np.ravel(line.get_xdata())[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in panels] == [
-        [2.4], []
-    ]  # fmt: skip
+    dashed = [[line for line in axes.lines if line.get_linestyle() == "--"] for axes in panels]
+    assert [[np.ravel(line.get_xdata())[0] for line in lines] for lines in dashed] == [[2.4], []]
