@@ -50,6 +50,7 @@ def compare(
     from quadnas.compare import engine, result
     from quadnas.compare.executor import executor_for, require_undisturbed
     from quadnas.compare.experiment import experiment_from, read_experiment
+    from quadnas.compare.machine import machine_text
     from quadnas.report.progress import Progress
     from quadnas.run.folder import RunFolder
     from quadnas.run.interrupt import stop_requested
@@ -72,7 +73,7 @@ def compare(
         folder = RunFolder.create(path, experiment.model_dump(mode="json"))
     with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
         outcome = engine.run_experiment(experiment, work, folder, progress, stop, executor)
-        result.write_outcome(experiment, outcome, folder, "; ".join(outcome.machines))
+        result.write_outcome(experiment, outcome, folder, "; ".join(outcome.machines) or machine_text())
     answer = {"run": str(folder.path), "kind": experiment.kind, "rows": outcome.table.as_records()}
     print_answer(answer, as_json, f"{outcome.table.as_text()}\n\n{folder.path / result.PAGE}")
     engine.raise_failures(outcome, folder)

@@ -72,7 +72,7 @@ def run_experiment(
     found = {unit: kept.records[str(unit)] for unit in units if str(unit) in kept.records}
     failed = {unit: failures[unit] for unit in units if unit in failures}
     table = experiment.table(found, {unit: reason(error) for unit, error in failed.items()})
-    return Outcome(found, failed, table, kept.machines)
+    return Outcome(found, failed, table, sorted(kept.machines))
 
 
 class _Kept:

@@ -17,7 +17,7 @@ from quadnas.errors import (
     MachineError,
     QuadnasError,
 )
-from quadnas.run.atomic import commit_bytes, disk_errors
+from quadnas.run.atomic import TEMPORARY_SUFFIX, commit_bytes, disk_errors
 from quadnas.run.lock import Lock
 from quadnas.run.sealed import seal, unseal
 
@@ -106,7 +106,7 @@ def take_over(run: Path, waiting: Callable[[Path], None]) -> None:
     """Make this process, which holds the run's lock, the one whose workers may run.
 
     Workers that a killed main process left see it and stop; until then ``waiting`` is called again and again with
-    the lock of one of them.
+    the lock of one of them. What they left half-written is removed.
     """
     arms = run / "arms"
     with disk_errors(arms):
@@ -116,6 +116,9 @@ def take_over(run: Path, waiting: Callable[[Path], None]) -> None:
         while not _is_free(path):
             waiting(path)
             time.sleep(_WAIT_SECONDS)
+    with disk_errors(arms):
+        for path in arms.glob(f".*{TEMPORARY_SUFFIX}"):
+            path.unlink()
 
 
 def _is_free(path: Path) -> bool:

@@ -140,6 +140,7 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip(package, reason=f"{package} is not installed")
     monkeypatch.setattr(slurm, "CLUSTER", "local")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     return str(request.param)
 
 

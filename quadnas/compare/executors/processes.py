@@ -84,7 +84,7 @@ class Processes(Dispatch):
     def notice(self) -> str:
         """See ``Dispatch``."""
         threads, gpus = self.threads(), len(_gpus())
-        shared = f", {gpus} GPU{'s' * (gpus > 1)} in turn" if gpus else ""
+        shared = f", {gpus} GPU{'s' * (gpus > 1)} among them" if gpus else ""
         return f"{self.workers} processes side by side, {threads} thread{'s' * (threads > 1)} each{shared}"
 
 

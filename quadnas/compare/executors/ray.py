@@ -103,4 +103,6 @@ class Ray(Dispatch):
     def notice(self) -> str:
         """See ``Dispatch``."""
         at_once = f", {self.workers} at once" if self.workers else ""
-        return f"a task of Ray for every unit{at_once}: {self.options.cpus} cores, {self.options.gpus} GPUs"
+        return (
+            f"a task of Ray for every unit{at_once} (cores: {self.options.cpus}, GPUs: {self.options.gpus})"
+        )

@@ -34,6 +34,7 @@ class SlurmTask(Task):
 
     def __init__(self, job: Any) -> None:
         self._job = job
+        self._cancelled = False
 
     def ended(self) -> bool:
         """See ``Task``; SLURM itself is asked about once a minute."""
@@ -41,11 +42,13 @@ class SlurmTask(Task):
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after SLURM's KillWait."""
-        self._job.cancel(check=False)
+        if not self._cancelled:
+            self._cancelled = True
+            self._job.cancel(check=False)
 
     def kill(self) -> None:
-        """The same: SLURM sees to it."""
-        self._job.cancel(check=False)
+        """The same: SLURM sees to the rest."""
+        self.stop()
 
     def reason(self) -> str:
         """SLURM's word for it, such as TIMEOUT or OUT_OF_MEMORY."""
@@ -100,6 +103,6 @@ class Slurm(Dispatch):
         at_once = f", {self.workers} at once" if self.workers else ""
         options = self.options
         return (
-            f"a job of SLURM for every unit{at_once}: {options.cpus} cores, {options.gpus} GPUs, "
-            f"{options.hours:g} h at most"
+            f"a job of SLURM for every unit{at_once} (cores: {options.cpus}, GPUs: {options.gpus}, hours: "
+            f"{options.hours:g})"
         )
