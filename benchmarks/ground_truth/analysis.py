@@ -1,5 +1,6 @@
 """How sure the table is: the noise of one training, and how well a perfect predictor could agree with it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,6 +26,32 @@ def quality(fit: Fit, labels: Labels, seed: int = 0) -> Quality:
     residuals = labels.scores - fit.held_out
     r2 = 1 - float((residuals**2).sum() / ((labels.scores - labels.scores.mean()) ** 2).sum())
     return Quality(r2, kendall(fit.held_out.tolist(), labels.scores.tolist(), np.random.default_rng(seed)))
+
+
+@dataclass(frozen=True, slots=True)
+class SeedNoise:
+    """Deviations of one training: ``own``, which ranks networks of one seed wrongly, and that of ``seeds``.
+
+    A seed gives all networks the same first weights in their stem and the same batches, which moves all scores
+    together; what is left is a network's own.
+    """
+
+    own: Noise
+    seeds: float
+
+
+def seed_noise(groups: Mapping[str, Sequence[float]], seeds: int) -> SeedNoise | None:
+    """By two-way analysis of variance of the networks that have all of ``seeds``; None with fewer than two."""
+    scores = np.array([values[:seeds] for values in groups.values() if len(values) >= seeds])
+    if len(scores) < 2 or seeds < 2:
+        return None
+    networks = len(scores)
+    by_seed = scores.mean(0)
+    left = scores - scores.mean(1, keepdims=True) - by_seed + scores.mean()
+    freedom = (networks - 1) * (seeds - 1)
+    own = float((left**2).sum()) / freedom
+    common = max(0.0, float(by_seed.var(ddof=1)) - own / networks)
+    return SeedNoise(Noise(math.sqrt(own), freedom), math.sqrt(common))
 
 
 def agreement(groups: Mapping[str, Sequence[float]], seeds: int) -> tuple[float, int]:

@@ -11,6 +11,7 @@ from benchmarks.ground_truth.analysis import (
     ceiling,
     likely_truth,
     quality,
+    seed_noise,
     spread_within_bands,
 )
 from benchmarks.ground_truth.fit import (
@@ -26,7 +27,7 @@ from benchmarks.ground_truth.fit import (
 )
 from benchmarks.ground_truth.plan import FINAL_SEEDS, Truth, latency_tables
 from benchmarks.ground_truth.table import Row, TruthTable
-from quadnas.compare.statistics import mean_interval, pooled_noise
+from quadnas.compare.statistics import mean_interval
 from quadnas.data.base import load_data
 from quadnas.errors import DataError
 from quadnas.latency.table import CostTable
@@ -74,15 +75,17 @@ def _print_score(truth: Truth, space: SearchSpace, rows: Sequence[Row], key: str
         f"[{found.tau.low:.3f}, {found.tau.high:.3f}]; weight of pairs {fitted.pair_share:g}, "
         f"ridge {fitted.ridge:.3g}"
     )
-    noise = pooled_noise(groups.values())
-    if noise is None:
-        print("  no network has two seeds yet: nothing is known of the noise\n")
+    seeds = seed_noise(groups, truth.seeds)
+    if seeds is None:
+        print(f"  fewer than two networks have {truth.seeds} seeds yet: nothing is known of the noise\n")
         return fitted
+    noise = seeds.own
     true = likely_truth(fitted, labels, noise)
     between, count = agreement(groups, truth.seeds)
     whole = ceiling(true, noise)
     print(
-        f"  noise of one training: {factor * noise.deviation:.4g} ({noise.freedom} degrees of freedom)\n"
+        f"  noise of one training: {factor * noise.deviation:.4g} ({noise.freedom} degrees of freedom), beside "
+        f"{factor * seeds.seeds:.4g} that a seed adds to all networks alike\n"
         f"  tau between two seeds of {count} networks: {between:.3f}\n"
         f"  ceiling of tau with one seed of all of them: {whole.tau:.3f} [{whole.low:.3f}, {whole.high:.3f}]"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ground_truth.analysis import agreement, ceiling, likely_truth, quality
+from benchmarks.ground_truth.analysis import agreement, ceiling, likely_truth, quality, seed_noise
 from benchmarks.ground_truth.fit import (
     Labels,
     best_within,
@@ -332,6 +332,22 @@ def test_normal_truth_and_noise_have_the_ceiling_of_the_arcsine_law() -> None:
     generator = np.random.default_rng(0)
     found = ceiling(generator.normal(0, 1, 500), Noise(0.75, 10))
     assert found.tau == pytest.approx(2 / np.pi * np.arcsin(1 / np.sqrt(1 + 0.75**2)), abs=0.03)
+
+
+def test_what_a_seed_adds_to_all_networks_is_no_noise_between_them() -> None:
+    generator = np.random.default_rng(0)
+    scores = (
+        generator.normal(0, 3, (400, 1)) + generator.normal(0, 0.5, 40) + generator.normal(0, 0.2, (400, 40))
+    )
+    found = seed_noise({str(number): values for number, values in enumerate(scores.tolist())}, 40)
+    assert found is not None
+    assert found.own.deviation == pytest.approx(0.2, rel=0.03)
+    assert found.seeds == pytest.approx(0.5, rel=0.3)
+    assert found.own.freedom == 399 * 39
+    by_hand = seed_noise({"a": [0.0, 1.0], "b": [0.0, 2.0], "c": [9.0]}, 2)
+    assert by_hand is not None
+    assert by_hand.own.deviation == pytest.approx(0.5), "residuals of 1/4 four times, one degree of freedom"
+    assert seed_noise({"a": [0.0, 1.0]}, 2) is None
 
 
 def test_agreement_compares_every_two_seeds() -> None:
