@@ -134,8 +134,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(bad: float) -> None:
     assert all(torch.equal(a, b) for a, b in zip(after_two[-1], network.parameters(), strict=True))
 
 
-def test_the_state_goes_through_tensors_unchanged() -> None:
-    first, second = (Learner(tiny(), Recipe(ema_decay=0.5), 0, ema_decay=0.5) for _ in range(2))
+@pytest.mark.parametrize("algorithm", ["adamw", "sgd"])
+def test_the_state_goes_through_tensors_unchanged(algorithm: Literal["adamw", "sgd"]) -> None:
+    first, second = (
+        Learner(tiny(), Recipe(algorithm=algorithm, ema_decay=0.5), 0, ema_decay=0.5) for _ in range(2)
+    )
     data = batches(6)
     train(first, iter(data[:3]), (0, 3, 6), lambda _: None)
     stored = {name: tensor.clone() for name, tensor in first.state().items()}
