@@ -17,13 +17,19 @@ from quadnas.cli_options import (
     Batch,
     Config,
     Data,
+    Devices,
+    Front,
     InputSize,
     Json,
-    Latency,
+    Latencies,
     Margin,
+    MaxBytes,
+    MaxMacs,
+    MaxParameters,
     Resume,
     TrainSize,
     check_resumable,
+    latency_settings,
     print_answer,
     require_command,
     require_one_process,
@@ -51,8 +57,12 @@ app.add_typer(cli_latency.predictors_app, name="predictors")
 
 @app.command()
 def search(
-    device: Annotated[str | None, typer.Option("--device", help="Device name or path of its folder.")] = None,
-    max_latency: Latency = None,
+    device: Devices = None,
+    max_latency: Latencies = None,
+    limits: Front = None,
+    max_parameters: MaxParameters = None,
+    max_macs: MaxMacs = None,
+    max_bytes: MaxBytes = None,
     space: Annotated[
         str | None, typer.Option("--space", help="Search space name or file [quadranet].")
     ] = None,
@@ -79,8 +89,10 @@ def search(
 ) -> None:
     """Find the best network of a space that runs within a latency limit, export and retrain it."""
     given: dict[str, Any] = {
-        "device": device,
-        "max_latency_ms": max_latency,
+        **latency_settings(device or (), max_latency or (), limits or ()),
+        "max_parameters": max_parameters,
+        "max_macs": max_macs,
+        "max_bytes": max_bytes,
         "space": space,
         "data": data,
         "strategy": strategy,
@@ -94,7 +106,7 @@ def search(
     chosen = {key: value for key, value in given.items() if value is not None}
     if retrain_epochs is not None:
         chosen["schedule"] = {"retrain_epochs": retrain_epochs}
-    if not (resume or config or (device and max_latency)):
+    if not (resume or config or (device and (max_latency or limits))):
         raise ConfigError(
             "a search needs --device and --max-latency, as in quadnas search --device cortexA76 "
             "--max-latency 300ms; or --config FILE, or --resume RUN"
@@ -102,10 +114,11 @@ def search(
     require_one_process("search")
     if resume:
         check_resumable(resume, chosen, config, out)
+    from quadnas.report.front import front_text, write_front
     from quadnas.report.observers import observed
     from quadnas.report.page import write_report
     from quadnas.report.tensorboard import require_tensorboard
-    from quadnas.report.terminal import architecture_text, summary_text
+    from quadnas.report.terminal import architecture_text, short_answer, summary_text
     from quadnas.run.interrupt import stop_requested
     from quadnas.search import loop
 
@@ -117,9 +130,14 @@ def search(
     with folder, stop_requested() as stop, observers as observe:
         result = loop.search(work, folder, observe, stop)
         write_report(folder, settings, result, card)
-    answer = {key: getattr(result, key) for key in ("architecture", "latency_ms", "limit_ms", "accuracy")}
-    summary = summary_text(settings, result, card, folder.path)
-    print_answer({"run": str(folder.path), **answer}, as_json, f"{architecture_text(result)}\n\n{summary}")
+        front = loop.read_front(work.problem, folder.path)
+        write_front(folder, front)
+    if as_json:
+        for point in front:
+            print_answer({"run": str(folder.path), **short_answer(point)}, as_json, "")
+    else:
+        summary = summary_text(settings, result, card, folder.path)
+        typer.echo(f"{architecture_text(result)}\n\n{summary}{front_text(front)}")
 
 
 @app.command()

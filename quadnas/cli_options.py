@@ -8,17 +8,55 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quadnas.errors import ConfigError
-from quadnas.units import parse_latency_ms, parse_percent
+from quadnas.units import (
+    LatenciesMs,
+    parse_bytes,
+    parse_count,
+    parse_latencies_ms,
+    parse_latency_ms,
+    parse_percent,
+)
 
 if TYPE_CHECKING:
     from quadnas.run.folder import RunFolder
 
 MODEL = "A model by name (quadnas models lists them), or its spec (YAML)."
 """What the argument of most commands is."""
-Latency = Annotated[
-    float | None,
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", help="Device name or path of its folder; with --max-latency for every one."),
+]
+Latencies = Annotated[
+    list[float] | None,
     typer.Option(
-        "--max-latency", parser=parse_latency_ms, metavar="300ms", help="The hard limit; units us, ms, s."
+        "--max-latency",
+        parser=parse_latency_ms,
+        metavar="300ms",
+        help="The hard limit on the device of the same place; units us, ms, s.",
+    ),
+]
+Front = Annotated[
+    LatenciesMs | None,
+    typer.Option(
+        "--limits",
+        parser=parse_latencies_ms,
+        metavar="100ms,200ms",
+        help="Instead of the first --max-latency: a network for each of these limits.",
+    ),
+]
+MaxParameters = Annotated[
+    int | None, typer.Option("--max-parameters", parser=parse_count, metavar="5M", help="At most so many.")
+]
+MaxMacs = Annotated[
+    int | None,
+    typer.Option(
+        "--max-macs", parser=parse_count, metavar="600M", help="Multiply-accumulates of one image, at most."
+    ),
+]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(
+        "--max-bytes", parser=parse_bytes, metavar="20MB", help="Weights in fp32 as deployed, at most."
     ),
 ]
 Margin = Annotated[
@@ -48,6 +86,31 @@ InputSize = Annotated[
     int | None,
     typer.Option("--input-size", help="Side of the images at deployment, for the latency [224]."),
 ]
+
+
+def latency_settings(
+    devices: Sequence[str], latencies_ms: Sequence[float], front_ms: Sequence[float]
+) -> dict[str, Any]:
+    """The settings that ``--device``, ``--max-latency`` and ``--limits`` stand for; raises ConfigError.
+
+    The n-th limit is that of the n-th device; a front takes the place of the first limit.
+    """
+    limits_ms = [*front_ms[-1:], *latencies_ms]
+    if max(len(devices), len(limits_ms)) > 1 and len(devices) != len(limits_ms):
+        raise ConfigError(
+            f"{len(devices)} --device and {len(limits_ms)} limits on latency: each --device takes a --max-latency "
+            "(the first may take --limits instead), in the same order"
+        )
+    found: dict[str, Any] = {}
+    if devices:
+        found["device"] = devices[0]
+    if limits_ms:
+        found["max_latency_ms"] = limits_ms[0]
+        found["tighter_limits_ms"] = tuple(front_ms[:-1])
+    if devices and limits_ms:
+        pairs = zip(devices[1:], limits_ms[1:], strict=True)
+        found["also"] = tuple({"device": name, "max_latency_ms": limit_ms} for name, limit_ms in pairs)
+    return found
 
 
 def print_answer(answer: Mapping[str, Any] | Sequence[Any], as_json: bool, text: str) -> None:

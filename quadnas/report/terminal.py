@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from quadnas.errors import ConfigError
 from quadnas.latency.card import DeviceCard
@@ -23,10 +24,10 @@ from quadnas.report.facts import (
     stages,
 )
 from quadnas.report.labels import printable
-from quadnas.report.sentences import sentence
+from quadnas.report.sentences import sentence, with_error
 from quadnas.report.why import Candidate, Story, stories
 from quadnas.run.folder import RunFolder
-from quadnas.search.result import SearchResult
+from quadnas.search.result import SearchResult, result_data
 from quadnas.search.settings import SearchSettings
 
 _COLUMNS = 99
@@ -54,6 +55,18 @@ def architecture_text(result: SearchResult) -> str:
     lines.append(f"{'rest':>5}  {'':>7}  {ms(fixed_ms(result)):>11}  stem, down-sampling, head")
     lines.append(f"{'all':>5}  {'':>7}  {ms(result.latency_ms):>11}  {result.parameters:,} parameters")
     return printable("\n".join(lines))
+
+
+def short_answer(result: SearchResult) -> dict[str, Any]:
+    """What one line of JSON says: with several devices, latency and limit by device; limited sizes with theirs."""
+    data = result_data(result)
+    sizes = {
+        "sizes": {name: {"value": size.value, "limit": size.limit} for name, size in result.sizes.items()}
+    }
+    return {
+        **{key: data[key] for key in ("architecture", "latency_ms", "limit_ms", "accuracy")},
+        **(sizes if result.sizes else {}),
+    }
 
 
 def summary_text(settings: SearchSettings, result: SearchResult, card: DeviceCard, folder: Path) -> str:
@@ -101,6 +114,15 @@ def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> I
     yield "for", conditions(settings, card)
     held = f"; held to it: {ms(result.bound_ms)}" if result.bound_ms != result.latency_ms else ""
     yield "limit", f"{result.limit_ms:g} ms{held}; the space reaches {ms(low_ms)} to {ms(high_ms)}"
+    for name, also in result.also.items():
+        low_ms, high_ms = also.feasible_ms
+        held = f"; held to it: {ms(also.bound_ms)}" if also.bound_ms != also.latency_ms else ""
+        reach = f"the space reaches {ms(low_ms)} to {ms(high_ms)}; {interval_text(also.interval_ms)}"
+        yield "also", f"{ms(also.latency_ms)} on {name}, limit {also.limit_ms:g} ms{held}; {reach}"
+    for size in result.sizes.values():
+        low, high = size.feasible
+        reach = f"the space reaches {low:,} to {high:,}"
+        yield "also", f"{size.value:,} {size.unit}, limit {size.limit:,}; {reach}"
     yield "error", f"{interval_text(result.interval_ms)}; {card.accuracy}"
     if result.scale:
         yield "scale", result.scale
@@ -138,7 +160,7 @@ def _hanging(start: str, text: str) -> str:
 
 def _table(story: Story) -> Iterator[str]:
     """One line for each candidate under titles; a column of which nothing is known is left out."""
-    rows = [("candidate", "ms", "network ms", "fits", "probability", "gain", "error")]
+    rows = [("candidate", "ms", "network ms", "fits", "probability", "gain")]
     for one in story.candidates:
         cells = (
             one.name,
@@ -146,11 +168,10 @@ def _table(story: Story) -> Iterator[str]:
             "" if one.network_ms is None else f"{one.network_ms:.4g}",
             "chosen" if one.chosen else "yes" if one.fits else "no",
             "" if one.probability is None else percent(one.probability),
-            "" if one.gain is None else f"{one.gain:+.2g}",
-            "" if one.error is None else f"{one.error:.1g}",
+            "" if one.gain is None else with_error(one.gain, one.error),
         )
         rows.append(cells)
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     width = max(map(len, columns[0]))
     for name, *values in zip(*columns, strict=True):
-        yield f"{name:<{width}}" + "".join(f"{value:>13}" for value in values)
+        yield f"{name:<{width}}" + "".join(f"{value:>17}" for value in values)

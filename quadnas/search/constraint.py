@@ -23,6 +23,9 @@ RELATIVE_GAP = 1e-4
 MAX_NODES = 2_000
 """Of the integer program's search tree, after which its best network so far is taken."""
 
+DAMPING = 10.0
+"""Of a multiplier; see ``benchmarks/limits_held.py`` for what it does."""
+
 Whole = Callable[[Sequence[int]], float]
 """Choices -> what the whole network costs."""
 
@@ -57,14 +60,21 @@ class Limit:
 
 @dataclass
 class Multiplier:
-    """One-sided Lagrange multiplier of cost <= limit, updated by dual ascent: it never rewards cost."""
+    """One-sided Lagrange multiplier of cost <= limit: it never rewards cost.
+
+    Dual ascent (``integral``) overshoots, since the architecture parameters follow late; a term in proportion to
+    the present violation damps it.
+    """
 
     rate: float
+    integral: float = 0.0
     value: float = 0.0
 
     def update(self, cost: float, limit: float) -> None:
-        """value <- [value + rate (cost/limit - 1)]+ ."""
-        self.value = max(0.0, self.value + self.rate * (cost / limit - 1))
+        """integral <- [integral + rate v]+, value <- [integral + DAMPING rate v]+ with v = cost/limit - 1."""
+        step = self.rate * (cost / limit - 1)
+        self.integral = max(0.0, self.integral + step)
+        self.value = max(0.0, self.integral + DAMPING * step)
 
 
 Budgets = Sequence[tuple[CostTable, float]]

@@ -9,26 +9,38 @@ from quadnas.latency.table import CostTable
 from quadnas.network import map_sizes, with_all_arguments
 from quadnas.search.limits import price_space
 from quadnas.search.problem import Problem
-from quadnas.search.result import IntervalRecord, SearchResult, SlotRecord, SurrogateRecord
+from quadnas.search.result import (
+    IntervalRecord,
+    LatencyRecord,
+    SearchResult,
+    SizeRecord,
+    SlotRecord,
+    SurrogateRecord,
+)
 from quadnas.space.model_spec import InputSpec, ModelSpec
 
 
 def model_spec(problem: Problem, data: DataSet, choices: Sequence[int], train_size: int) -> ModelSpec:
     """The self-contained description of an architecture of the problem's space."""
     settings, normalization = problem.settings, data.normalization
-    limit = f"{settings.max_latency_ms:g}ms"
+    names = [model.card.device for model in problem.models]
+    records = dict(zip(names, latency_records(problem, choices), strict=True))
+    device = names[0]
     return ModelSpec(
-        name=f"{problem.space.name}-{problem.model.card.device}-{limit}",
+        name=f"{problem.space.name}-{device}-{settings.max_latency_ms:g}ms",
         input=InputSpec(size=settings.input_size, mean=normalization.mean, std=normalization.std),
         classes=data.classes,
         layers=tuple(with_all_arguments(layer) for layer in problem.space.layers(choices, problem.classes)),
         provenance={
             "architecture": str(problem.space.architecture(choices)),
             "space": problem.space.name,
-            "device": problem.model.card.device,
+            "device": device,
             "batch": problem.model.batch,
-            "predicted_latency_ms": problem.estimate(choices).latency_ms,
+            "predicted_latency_ms": records[device].latency_ms,
             "limit_ms": settings.max_latency_ms,
+            **{f"predicted_latency_ms on {name}": records[name].latency_ms for name in names[1:]},
+            **{f"limit_ms on {name}": records[name].limit_ms for name in names[1:]},
+            **{f"limit on {name}": maximum for name, maximum in settings.size_limits.items() if maximum},
             "strategy": settings.strategy,
             "seed": settings.seed,
             "data": settings.data,
@@ -101,6 +113,42 @@ def interval_record(
     return IntervalRecord(confidence=confidence, low=low_ms, high=high_ms, calibrated=estimate.calibrated)
 
 
+def latency_records(problem: Problem, choices: Sequence[int]) -> list[LatencyRecord]:
+    """What is said of an architecture on every device of the problem, in order."""
+    records = []
+    for asked, model, limit in zip(
+        problem.settings.latency_limits, problem.models, problem.limits, strict=False
+    ):
+        estimate = problem.estimate(choices, model)
+        assert estimate.latency_ms is not None  # a candidate without a price cannot be chosen
+        records.append(
+            LatencyRecord(
+                latency_ms=estimate.latency_ms,
+                bound_ms=limit.whole(choices),
+                interval_ms=interval_record(estimate, winner=True),
+                scale=str(estimate.scale),
+                limit_ms=asked.max_latency_ms,
+                feasible_ms=limit.costs.range,
+                shares=estimate.shares,
+                surrogates=surrogate_records(estimate),
+            )
+        )
+    return records
+
+
+def size_records(problem: Problem, choices: Sequence[int]) -> dict[str, SizeRecord]:
+    """The limited sizes of an architecture."""
+    return {
+        limit.name: SizeRecord(
+            unit=limit.unit,
+            value=int(limit.whole(choices)),
+            limit=int(limit.value),
+            feasible=(int(limit.costs.range[0]), int(limit.costs.range[1])),
+        )
+        for limit in problem.limits[len(problem.models) :]
+    }
+
+
 def search_result(
     problem: Problem,
     data: DataSet,
@@ -112,18 +160,13 @@ def search_result(
 ) -> SearchResult:
     """The record of a finished search; ``accuracies`` are (inherited, final), fractions of the test split."""
     settings = problem.settings
-    estimate = problem.estimate(choices)
-    assert estimate.latency_ms is not None  # a candidate without a price cannot be chosen
+    first, *others = latency_records(problem, choices)
     return SearchResult(
         architecture=str(problem.space.architecture(choices)),
-        latency_ms=estimate.latency_ms,
-        bound_ms=problem.bound_ms(choices),
-        interval_ms=interval_record(estimate, winner=True),
-        scale=str(estimate.scale),
-        limit_ms=settings.max_latency_ms,
-        feasible_ms=problem.bounds.range,
-        shares=estimate.shares,
-        surrogates=surrogate_records(estimate),
+        device=problem.model.card.device,
+        **dict(first),
+        also={model.card.device: record for model, record in zip(problem.models[1:], others, strict=True)},
+        sizes=size_records(problem, choices),
         slots=slot_records(problem, choices, train_size, swaps_that_fit(problem, choices)),
         parameters=parameters,
         train_size=train_size,

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from quadnas.run.interrupt import StopFlag
 from quadnas.run.session import Session
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
-from quadnas.search.result import SearchResult, read_result
+from quadnas.search.result import SearchResult, read_result, result_data
 from quadnas.search.selection import held_out_loss, inherited, selection, swaps
 from quadnas.search.settings import SearchSettings
-from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, OneShot, new_strategy
+from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, OneShot, Strategy, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
 from quadnas.training.device import arithmetic, compute_device
@@ -31,6 +32,9 @@ from quadnas.training.weights import load_weights, weights_bytes
 
 RESULT, MODEL = "result.json", "model.yaml"
 INHERITED, RETRAINED = "model.safetensors", "retrained.safetensors"
+
+Finding = dict[str, Any]
+"""What was chosen under one limit: ``choices`` and ``inherited_accuracy``."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,36 @@ def search(
     every_seconds = work.problem.settings.checkpoint_seconds
     session = Session(folder, observe, stop, clock, every_seconds, work.inputs)
     checkpoint = session.resume()
+    points = work.problem.front
+    done, findings = 0, []
     if checkpoint and checkpoint.state["stage"] == stage.NAME:
-        findings = {key: checkpoint.state[key] for key in ("choices", "inherited_accuracy")}
+        done, findings = checkpoint.state["done"], checkpoint.state["findings"]
     else:
-        findings = find(work, session, checkpoint)
+        strategy = train_supernet(work, session, checkpoint)
+        findings = [choose(work, point, strategy, session) for point in points]
         checkpoint = None
-    return retrain(work, session, findings, checkpoint)
+    for number in range(done, len(points)):
+        result = retrain(work, points[number], session, findings, number, checkpoint)
+        checkpoint = None
+    return result
 
 
-def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Train the supernet, choose the architecture, write its spec and inherited weights; returns the findings."""
+def file_name(problem: Problem, loosest: Problem, name: str) -> str:
+    """The name of a file of one limit of a front; the loosest has plain names, as a search under one limit."""
+    limit_ms = problem.settings.max_latency_ms
+    if limit_ms == loosest.settings.max_latency_ms:
+        return name
+    stem, suffix = name.split(".")
+    return f"{stem}-{limit_ms:g}ms.{suffix}".replace("+", "")
+
+
+def read_front(problem: Problem, path: Path) -> tuple[SearchResult, ...]:
+    """The results under every limit of a finished search, the tightest first; raises DataError."""
+    return tuple(read_result(path / file_name(point, problem, RESULT)) for point in problem.front)
+
+
+def train_supernet(work: Work, session: Session, checkpoint: Checkpoint | None) -> Strategy:
+    """The strategy, which has learned what it can."""
     problem = work.problem
     if problem.unlimited and checkpoint is None:
         session.emit(
@@ -103,15 +127,21 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
             )
         )
     if problem.unpriced and checkpoint is None:
+        devices = " or ".join(model.card.device for model in problem.models)
         session.emit(
             Notice(
-                f"{problem.model.card.device} has no price for some operators of {', '.join(problem.unpriced)}: "
+                f"{devices} has no price for some operators of {', '.join(problem.unpriced)}: "
                 "the search leaves them out"
             )
         )
     strategy = new_strategy(problem)
     if isinstance(strategy, OneShot):
         SupernetStage(problem, strategy, work.data, work.train_size, work.device, session).run(checkpoint)
+    return strategy
+
+
+def choose(work: Work, problem: Problem, strategy: Strategy, session: Session) -> Finding:
+    """Choose the architecture under the limits of ``problem``, and write its spec and inherited weights."""
     shared = (problem, work.data, work.train_size, strategy, session)
     choices = strategy.choose(selection(problem, held_out_loss(*shared), swaps(*shared)))
     argmax: list[int] | None = None
@@ -127,38 +157,51 @@ def find(work: Work, session: Session, checkpoint: Checkpoint | None) -> dict[st
     )
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = inherited(problem, work.data.training, work.train_size, work.device, strategy, choices, session)
-    session.folder.write(MODEL, write_yaml(spec))
-    session.folder.write(INHERITED, weights_bytes(network, {"train_size": str(work.train_size)}))
+    session.folder.write(file_name(problem, work.problem, MODEL), write_yaml(spec))
+    weights = weights_bytes(network, {"train_size": str(work.train_size)})
+    session.folder.write(file_name(problem, work.problem, INHERITED), weights)
     score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)
     session.emit(Evaluated("inherited", "test", score.accuracy, score.loss, score.images))
     return {"choices": list(choices), "inherited_accuracy": score.accuracy}
 
 
 def retrain(
-    work: Work, session: Session, findings: dict[str, Any], checkpoint: Checkpoint | None
+    work: Work,
+    problem: Problem,
+    session: Session,
+    findings: list[Finding],
+    number: int,
+    checkpoint: Checkpoint | None,
 ) -> SearchResult:
-    """Retrain the chosen network from its inherited weights, and write the result."""
-    problem, settings, choices = work.problem, work.problem.settings, findings["choices"]
+    """Retrain the network that was chosen under one limit from its inherited weights, and write its result.
+
+    ``findings`` are those of all limits, of which ``number`` are done.
+    """
+    settings, choices = problem.settings, findings[number]["choices"]
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = Network(spec.layers).to(work.device)
-    accuracy = findings["inherited_accuracy"]
-    files = {"model": MODEL, "inherited weights": INHERITED}
+    accuracy = findings[number]["inherited_accuracy"]
+    model, weights, retrained, result_file = (
+        file_name(problem, work.problem, name) for name in (MODEL, INHERITED, RETRAINED, RESULT)
+    )
+    files = {"model": model, "inherited weights": weights}
     if settings.schedule.retrain_epochs:
         if checkpoint is None:
-            load_weights(network, session.folder.path / INHERITED)
+            load_weights(network, session.folder.path / weights)
         trained = TrainingStage(
             network, work.data.training, settings.recipe, session,
-            epochs=settings.schedule.retrain_epochs, size=work.train_size, seed=settings.seed, findings=findings,
+            epochs=settings.schedule.retrain_epochs, size=work.train_size, seed=settings.seed,
+            findings={"findings": findings, "done": number},
         ).run(checkpoint)  # fmt: skip
-        session.folder.write(RETRAINED, weights_bytes(trained.kept, {"train_size": str(work.train_size)}))
+        session.folder.write(retrained, weights_bytes(trained.kept, {"train_size": str(work.train_size)}))
         score = scored(trained, work.data.test, session, label="retrained", size=work.train_size)
-        accuracy, files["retrained weights"] = score.accuracy, RETRAINED
+        accuracy, files["retrained weights"] = score.accuracy, retrained
     result = search_result(
         problem, work.data, choices, work.train_size,
-        (findings["inherited_accuracy"], accuracy),
+        (findings[number]["inherited_accuracy"], accuracy),
         sum(parameter.numel() for parameter in network.parameters()),
         files,
     )  # fmt: skip
     session.folder.journal.sync()
-    session.folder.write(RESULT, json.dumps(result.model_dump(mode="json"), indent=2))
+    session.folder.write(result_file, json.dumps(result_data(result), indent=2))
     return result

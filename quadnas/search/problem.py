@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -80,6 +80,17 @@ class Problem:
         """Whether a whole architecture is within every limit."""
         return all(limit.fits(choices) for limit in self.limits)
 
+    @property
+    def front(self) -> "tuple[Problem, ...]":
+        """The problem under each of the limits on the first device that were asked for, the tightest first."""
+        first, *others = self.limits
+        points = []
+        for limit_ms in sorted((*self.settings.tighter_limits_ms, self.settings.max_latency_ms)):
+            settings = self.settings.model_copy(update={"max_latency_ms": limit_ms, "tighter_limits_ms": ()})
+            tightened = replace(first, value=limit_ms * (1 - settings.latency_margin))
+            points.append(replace(self, settings=settings, limits=(tightened, *others)))
+        return tuple(points)
+
     def estimate(self, choices: Sequence[int], model: LatencyModel | None = None) -> Estimate:
         """The predicted latency of a whole architecture on the device of a model, by default the first."""
         return predicted(self.space, model or self.model, self.classes, self.settings.input_size, choices)
@@ -118,7 +129,7 @@ def pose(settings: SearchSettings, classes: int) -> Problem:
         ]
     )
     problem = Problem(settings, space, classes, models, limits)
-    _require_feasible(problem)
+    _require_feasible(problem.front[0])
     check_latency_loss(settings.latency_loss, problem.bounds.range[0])
     return problem
 

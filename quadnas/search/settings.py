@@ -26,7 +26,7 @@ class Schedule(Settings):
     retrain_epochs: Epochs = 6
     architecture_every: Count = 2
     architecture_rate: Rate = 5e-2
-    multiplier_rate: Rate = 0.1
+    multiplier_rate: Rate = 0.3
 
 
 class LatencyLimit(Settings):
@@ -40,7 +40,8 @@ class SearchSettings(Settings):
     """One search. ``max_latency_ms`` is the hard limit at ``input_size`` on ``device``.
 
     ``also`` are limits on further devices, ``max_parameters``, ``max_macs`` (multiply-accumulates of one image)
-    and ``max_bytes`` (weights in fp32, as deployed) on the size; all of them hold.
+    and ``max_bytes`` (weights in fp32, as deployed) on the size; all of them hold. ``tighter_limits_ms`` ask for a
+    front: a network for each of these limits on ``device`` too, all from one supernet.
     ``train_size``: side of the training images, by default the data set's own; ``batch``: the deployment batch,
     by default the device's; ``train_images``: use only so many training images; ``latency_margin`` (fraction)
     and ``confidence`` (probability) tighten the limit.
@@ -52,6 +53,7 @@ class SearchSettings(Settings):
     max_parameters: Count | None = None
     max_macs: Count | None = None
     max_bytes: Count | None = None
+    tighter_limits_ms: tuple[Annotated[float, Field(gt=0)], ...] = ()
     space: str = "quadranet"
     data: str = "digits"
     strategy: str = "proxyless"
@@ -74,6 +76,16 @@ class SearchSettings(Settings):
             raise ValueError(
                 f"latency_loss {self.latency_loss} is defined for one limit on latency, and there are {limits} "
                 "limits; use multiplier"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _front_ends_in_the_loosest_limit(self) -> Self:
+        limits_ms = (*self.tighter_limits_ms, self.max_latency_ms)
+        if sorted(set(limits_ms)) != sorted(limits_ms) or max(limits_ms) != self.max_latency_ms:
+            raise ValueError(
+                f"tighter_limits_ms {', '.join(f'{ms:g}' for ms in self.tighter_limits_ms)} must all differ and "
+                f"be below max_latency_ms {self.max_latency_ms:g}"
             )
         return self
 

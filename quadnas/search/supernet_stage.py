@@ -1,6 +1,7 @@
 """The first stage of a search: train the supernet and learn the architecture parameters."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -167,7 +168,7 @@ class SupernetStage:
         tensors = {**self._learner.state(), **with_prefix("strategy", learned)}
         state: dict[str, Any] = {
             "stage": NAME,
-            "multipliers": [multiplier.value for multiplier in self._multipliers],
+            "multipliers": [asdict(multiplier) for multiplier in self._multipliers],
         }
         return tensors, state
 
@@ -175,5 +176,4 @@ class SupernetStage:
         self._learner.load_state(checkpoint.tensors)
         if self._learned:
             self._learned.load_state(under_prefix("strategy", checkpoint.tensors))
-        for multiplier, value in zip(self._multipliers, checkpoint.state["multipliers"], strict=True):
-            multiplier.value = value
+        self._multipliers = [Multiplier(**state) for state in checkpoint.state["multipliers"]]

@@ -31,7 +31,11 @@ def nothing_left(place: Path, *inputs: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--device", "cortexA77"), ("no device 'cortexA77'", "did you mean 'cortexA76'", "$QUADNAS_HOME")),
+        (("--device", "myriadvpu"), ("2 --device and 1 limits", "each --device takes a --max-latency")),
+        (("--device", "cortexA77", "--max-latency", "3ms"), (
+            "no device 'cortexA77'", "did you mean 'cortexA76'", "$QUADNAS_HOME"
+        )),
+        (("--device", "cortexA76", "--max-latency", "4ms"), ("'cortexA76' stands twice",)),
         (("--space", "quadranets"), ("no search space 'quadranets'", "did you mean 'quadranet", "./name.yaml")),
         (("--space", "../nowhere.yaml"), ("no search space '../nowhere.yaml'", "allowed: ")),
         (("--space", "."), ("cannot read .", "directory")),
@@ -146,7 +150,9 @@ def test_a_flipped_bit_in_a_predictor(place: Path, found: Found, name: str) -> N
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    quadnas(*SEARCH, "--device", "./device").refused(4, f"device/{name}", "damaged", "estore it")
+    quadnas(*SEARCH, "--device", "./device", "--max-latency", "3ms").refused(
+        4, f"device/{name}", "damaged", "estore it"
+    )
     quadnas("latency", found.run / "model.yaml", "--device", "./device").refused(4, f"device/{name}")
     nothing_left(place, "device")
 
@@ -182,7 +188,8 @@ def test_a_search_refuses_what_has_no_price(place: Path) -> None:
         "identity"
     ]
     shutil.rmtree("partial")
-    quadnas(*SEARCH, "--device", device_without(place, "layernorm")).refused(4, "no price for", "layernorm")
+    damaged = ("--device", device_without(place, "layernorm"), "--max-latency", "3ms")
+    quadnas(*SEARCH, *damaged).refused(4, "no price for", "layernorm")
     nothing_left(place, "partial")
 
 

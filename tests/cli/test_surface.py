@@ -12,8 +12,8 @@ from tests.cli.command import python, quadnas
 COMMANDS = {
     "search": [
         "--batch", "--confidence", "--config", "--data", "--device", "--input-size", "--json",
-        "--latency-margin", "--max-latency", "--out", "--resume", "--retrain-epochs", "--seed", "--space",
-        "--strategy", "--tensorboard", "--train-size",
+        "--latency-margin", "--limits", "--max-bytes", "--max-latency", "--max-macs", "--max-parameters", "--out",
+        "--resume", "--retrain-epochs", "--seed", "--space", "--strategy", "--tensorboard", "--train-size",
     ],
     "export": ["--out", "--to", "-o", "source"],
     "train": [
@@ -95,6 +95,13 @@ def test_a_wrong_limit_is_refused_before_torch_is_imported(place: Path, latency:
         ["search", "--device", "cortexA76"],
         ["search", "--max-latency", "300ms"],
         ["search", "--device", "cortexA76", "--max-latency", "3ms", "--latency-margin", "100%"],
+        ["search", "--device", "cortexA76", "--max-latency", "3ms", "--device", "myriadvpu"],
+        ["search", "--device", "cortexA76", "--max-latency", "3ms", "--max-latency", "4ms"],
+        ["search", "--device", "cortexA76", "--limits", "3ms,4"],
+        ["search", "--device", "cortexA76", "--limits", "3ms", "--max-latency", "4ms"],
+        ["search", "--device", "cortexA76", "--max-latency", "3ms", "--max-parameters", "5 M"],
+        ["search", "--device", "cortexA76", "--max-latency", "3ms", "--max-macs", "0"],
+        ["search", "--device", "cortexA76", "--max-latency", "3ms", "--max-bytes", "20"],
         ["search", "--seed", "one"],
         ["serach"],
     ],

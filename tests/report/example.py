@@ -86,6 +86,7 @@ def search_result(**changes: Any) -> SearchResult:
     """Two stages: three slots of which the last is empty, and two equal slots trained on 2 x 2 maps."""
     fields: dict[str, Any] = {
         "architecture": "quadra-k7-e4,quadra-k3-e2,identity|quadra-k5-e2,quadra-k5-e2",
+        "device": "cortexA76",
         "latency_ms": 32.5,
         "bound_ms": 32.5,
         "interval_ms": IntervalRecord(confidence=0.9, low=30.5, high=35.25, calibrated=False),

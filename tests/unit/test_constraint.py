@@ -121,13 +121,17 @@ def test_derivation_uses_what_whole_networks_cost_less_than_their_parts(
         assert score(scores, choices) >= best - 1e-9
 
 
-def test_multiplier_is_one_sided() -> None:
+def test_multiplier_is_one_sided_and_damped() -> None:
     multiplier = Multiplier(rate=0.5)
     multiplier.update(80.0, 100.0)
-    assert multiplier.value == 0.0
+    assert (multiplier.integral, multiplier.value) == (0.0, 0.0)
     multiplier.update(120.0, 100.0)
-    assert multiplier.value == pytest.approx(0.1)
+    assert multiplier.integral == pytest.approx(0.1)
+    assert multiplier.value == pytest.approx(0.1 + 10 * 0.1)
     multiplier.update(110.0, 100.0)
-    assert multiplier.value == pytest.approx(0.15)
-    multiplier.update(60.0, 100.0)
+    assert multiplier.value == pytest.approx(0.15 + 10 * 0.05)
+    multiplier.update(98.0, 100.0)
+    assert multiplier.value == pytest.approx(0.14 - 10 * 0.01)
+    multiplier.update(90.0, 100.0)
+    assert multiplier.integral == pytest.approx(0.09)
     assert multiplier.value == 0.0
