@@ -70,7 +70,7 @@ def curves(
 
 
 def _training(weight: Events, architecture: Events, key: str, answer: SearchResult | None = None) -> str:
-    """Training batches of all phases one after the other, with the held-out batches of the search."""
+    """Training batches of all phases one after the other, with those of the architecture steps."""
     figure, axes = _axes()
     scale = 100.0 if key == "accuracy" else 1.0
     offsets = _phase_offsets(weight)
@@ -85,7 +85,7 @@ def _training(weight: Events, architecture: Events, key: str, answer: SearchResu
         )
     if architecture:
         steps, values = _means(architecture, key)
-        label = "held-out batches of the search"
+        label = "batches of the architecture steps"
         axes.plot(offsets.get("search", 0) + steps, scale * values, color=_SECOND, label=label)
     if answer is not None:
         axes.axhline(100 * answer.accuracy, color=_LIMIT, linestyle="--", label="answer, test split")

@@ -124,7 +124,7 @@ class LiveView:
         yield _figure("accuracy", f"{state.accuracy:.1%}")
         yield _figure("learning rate", f"{state.learning_rate:.2e}")
         if step := state.architecture:
-            yield _figure("held-out", f"{step.loss:.4g}, {step.accuracy:.1%}")
+            yield _figure("architecture step", f"{step.loss:.4g}, {step.accuracy:.1%}")
 
 
 class _Pace(ProgressColumn):

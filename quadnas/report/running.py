@@ -42,6 +42,12 @@ class Running:
         return f"{last['phase']}: step {last['step']:,} of {last['steps']:,}"
 
     @property
+    def found(self) -> str:
+        """The architecture, once it is derived; empty before."""
+        derived = [event["architecture"] for event in self.events if event["event"] == "Derived"]
+        return derived[-1] if derived else ""
+
+    @property
     def tiles(self) -> Iterator[tuple[str, str, str]]:
         """Name, value and remark of the figures that count."""
         weight = [event for event in self.events if event["event"] == "WeightStep"][-_RECENT:]
@@ -51,8 +57,8 @@ class Running:
             yield "Training loss", f"{loss:.4g}", f"{percent(accuracy)} correct; mean of {len(weight)} steps"
         if architecture:
             loss, accuracy = (fmean(event[key] for event in architecture) for key in ("loss", "accuracy"))
-            remark = f"{percent(accuracy)} correct; mean of {len(architecture)} architecture steps"
-            yield "Held-out loss of the search", f"{loss:.4g}", remark
+            remark = f"{percent(accuracy)} correct; mean of {len(architecture)} steps"
+            yield "Loss of the architecture steps", f"{loss:.4g}", remark
             last = architecture[-1]
             yield "Expected latency", ms(last["expected_ms"]), f"limit {last['limit_ms']:g} ms"
             remark = f"no limit holds it yet; multiplier {last['multiplier']:.3g}"

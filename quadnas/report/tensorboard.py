@@ -43,7 +43,7 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
                 self._write(loss=event.loss, accuracy=event.accuracy, learning_rate=event.learning_rate)
             case ArchitectureStep():
                 self._write(
-                    **{"held_out/loss": event.loss, "held_out/accuracy": event.accuracy},
+                    **{"architecture/loss": event.loss, "architecture/accuracy": event.accuracy},
                     **{
                         f"latency/{key}": getattr(event, key)
                         for key in ("expected_ms", "argmax_ms", "limit_ms")

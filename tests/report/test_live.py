@@ -71,7 +71,7 @@ def test_the_view_of_a_search(screen: Screen, clock: Clock) -> None:
         # 2 steps a second: 8000 more take 4000 s
         assert screen.lines == [
             "search ━━━╺━━━━━━━━━━━━ 2,000/10,000   20%  2 steps/s  1:06:40 left",
-            "loss 1.5  accuracy 25.0%  learning rate 1.00e-03  held-out 1.625, 50.0%",
+            "loss 1.5  accuracy 25.0%  learning rate 1.00e-03  architecture step 1.625, 50.0%",
             "expected 33.25 ms  most probable 36.00 ms  limit 35 ms  multiplier 0.12",
             "stage 1  k3e2█ -▄    k3e2▂",
             "stage 2  k3e2█ k3e2█",

@@ -11,7 +11,7 @@ from quadnas.errors import Interrupted
 from quadnas.report.observers import LiveReport
 from quadnas.report.page import write_report
 from quadnas.report.running import Posed
-from quadnas.run.events import ArchitectureStep, Event, Notice, PhaseStarted, WeightStep
+from quadnas.run.events import ArchitectureStep, Derived, Event, Notice, PhaseStarted, WeightStep
 from quadnas.run.folder import RunFolder
 
 from .example import device_card, journal, search_events, search_result, search_settings
@@ -109,6 +109,16 @@ def test_it_says_where_the_search_stands(run: RunFolder) -> None:
     assert not any(attributes.get("class") == "chosen" for _, attributes in page.cells)
     for absent in ("Predicted latency", "Framed", "Why these blocks"):
         assert absent not in page.text
+
+
+def test_once_it_is_derived_the_architecture_is_told(run: RunFolder) -> None:
+    watched = Watched(run)
+    watched.show(EVENTS[:4])
+    assert "Nothing is decided yet." in Page(watched.page).text
+    watched.show([Derived("quadra-k3-e2", 32.5, None, None), *EVENTS[4:10]])
+    page = Page(watched.page).text
+    assert "The architecture is found: quadra-k3-e2 ; its network" in page
+    assert "Nothing is decided" not in page
 
 
 def test_the_finished_page_says_nothing_of_running(run: RunFolder) -> None:

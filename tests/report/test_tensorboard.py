@@ -64,8 +64,8 @@ def test_every_phase_is_a_run_with_its_scalars(tmp_path: Path) -> None:
     assert search.pop("loss") == losses(11, 12)
     del search["accuracy"], search["learning_rate"]
     assert search == {
-        "held_out/loss": [(12, 1.5)],
-        "held_out/accuracy": [(12, 0.25)],
+        "architecture/loss": [(12, 1.5)],
+        "architecture/accuracy": [(12, 0.25)],
         "latency/expected_ms": [(12, 33.0)],
         "latency/argmax_ms": [(12, 36.0)],
         "latency/limit_ms": [(12, 35.0)],
