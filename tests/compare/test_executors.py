@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadnas.compare.engine import Outcome, raise_failures, run_experiment
-from quadnas.compare.executor import Answer, Executor, Options, attempt, executor_for, require_undisturbed
+from quadnas.compare.executor import (
+    EXECUTORS,
+    Answer,
+    Executor,
+    Options,
+    attempt,
+    executor_for,
+    require_undisturbed,
+)
 from quadnas.compare.experiment import Bench, Unit, Work, read_experiment
 from quadnas.compare.handover import Left, answer_file, owner_of, take_over
 from quadnas.errors import ConfigError, DataError, Interrupted, LimitError, MachineError
@@ -220,3 +228,17 @@ def test_every_arm_that_cannot_run_is_told_before_anything_does(tmp_path: Path) 
     answer.refused(LimitError.exit_code, "arms.fast: ", "arms.blind, arms.blind2: ", "nowhere", "0.001 ms")
     assert "arms.fine" not in answer.err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_executor_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"here", "processes", "ray", "slurm"} <= set(EXECUTORS)
+    monkeypatch.setitem(EXECUTORS._items, "shuffled", Shuffled)
+    monkeypatch.setattr(Shuffled, "finish", (1, 0))
+    file = write(
+        tmp_path / "xor.yaml",
+        "format: quadnas-experiment/1\nkind: xor\ntitle: Toy\nsigmas: [0.3]\ntrain_points: 40\ntest_points: 100\n"
+        "steps: 5\nstarts: 1\narms: {bayes: {neuron: bayes}, linear: {neuron: linear}}\n",
+    )
+    answer = quadnas("compare", file, "--out", tmp_path / "run", "--cluster", "shuffled", "--json")
+    assert [row["arm"] for row in answer.json["rows"]] == ["bayes", "linear"]
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["machine"] == "machine 0; machine 1"
