@@ -166,8 +166,8 @@ class Search(Experiment):
             else f"One seed for everything{trained}: accuracies have no interval."
         )
         bound = (
-            "A limit bound if the search without it would have chosen a network above it; 'all fit' says that "
-            "every network of the space is within it."
+            "A limit bound if the search without it would have chosen a network above it; 'all fit': "
+            "every network of the space is within it; 'not known': the strategy learns no probabilities that tell."
         )
         return (spread, bound)
 
