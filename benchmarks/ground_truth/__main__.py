@@ -13,7 +13,7 @@ TABLE = Path(__file__).with_name("fashion_truth.jsonl")
 FASHION = Truth(
     space="fashion_truth",
     data="fashion-mnist",
-    train_images=12_000,
+    train_images=16_000,
     train_size=28,
     epochs=5,
     recipe=Recipe(batch_size=64, rate=1e-2, label_smoothing=0.0, augmentation=NO_AUGMENTATION),

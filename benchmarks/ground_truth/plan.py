@@ -45,12 +45,13 @@ class Truth(Settings):
     limits: tuple[float, ...]
     finalists: int
 
-    def header(self, space: SearchSpace, data: DataSet) -> dict[str, Any]:
-        """What trainings that stand in one table have in common; the layers and the data as fingerprints."""
+    def header(self, space: SearchSpace, data: DataSet, architectures: Sequence[Choices]) -> dict[str, Any]:
+        """What trainings that stand in one table have in common; layers, data and plan as fingerprints."""
         return {
             **self.model_dump(mode="json", include=_TRAINING),
             "space_sha256": _digest(_layers(space)),
             "data_sha256": _digest(data.identity),
+            "plan_sha256": _digest(architectures),
         }
 
 
@@ -110,7 +111,8 @@ def stratified(costs: Sequence[NDArray[np.float64]], count: int, seed: int = 0) 
         tilted = _probabilities(costs, goal)
         drawn = np.stack([generator.choice(len(p), size=DRAWS, p=p) for p in tilted], axis=1)
         price = np.sum([row[drawn[:, s]] for s, row in enumerate(costs)], axis=0)
-        for place in np.argsort(abs(price - goal), kind="stable"):
+        distance = np.round(abs(price - goal), 9)  # equal costs stay equal whatever the order of their sums
+        for place in np.argsort(distance, kind="stable"):
             choices: Choices = tuple(drawn[place].tolist())
             if choices not in found:
                 found[choices] = None

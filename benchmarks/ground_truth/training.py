@@ -12,6 +12,7 @@ import torch
 from benchmarks.ground_truth.fit import finalists
 from benchmarks.ground_truth.plan import (
     FINAL_SEEDS,
+    Choices,
     Training,
     Truth,
     latency_tables,
@@ -80,10 +81,9 @@ class Workshop:
         done = {(row.architecture, row.seed) for row in rows}
         return [training for training in wanted if (self.name(training), training.seed) not in done]
 
-    def planned(self) -> list[Training]:
-        """All trainings but the finalists'."""
-        costs = relative_costs(list(self.tables.values()))
-        return list(plan(self.truth, stratified(costs, self.truth.networks)))
+    def architectures(self) -> list[Choices]:
+        """The networks of the plan, cheapest first."""
+        return stratified(relative_costs(list(self.tables.values())), self.truth.networks)
 
     def final(self, rows: Iterable[Row]) -> list[Training]:
         """The trainings of the finalists, device by device, seed by seed; ``rows`` hold all that was planned."""
@@ -122,8 +122,9 @@ def work(
     torch.set_num_threads(1)
     parent = os.getppid()
     workshop = open_workshop(truth)
-    table = TruthTable(out, truth.header(workshop.space, workshop.data))
-    planned = workshop.planned()
+    architectures = workshop.architectures()
+    table = TruthTable(out, truth.header(workshop.space, workshop.data, architectures))
+    planned = list(plan(truth, architectures))
     while os.getppid() == parent:
         rows = table.rows()
         missing = workshop.missing(planned, rows) or workshop.missing(workshop.final(rows), rows)
