@@ -152,6 +152,8 @@ def _integer_program(scores: NDArray[np.float64], budgets: Budgets) -> tuple[int
         for i in range(len(row))
         if all(table[slot][i] is not None for table in rows)
     ]
+    if len({slot for slot, _ in places}) < len(scores):
+        raise LimitError("no network is within all limits together")
     slots = np.array([slot for slot, _ in places])
     chosen = np.array([scores[place] for place in places])
     lost = np.array([chosen[slots == slot].max() for slot in slots]) - chosen

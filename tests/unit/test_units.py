@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quadnas.errors import ConfigError
-from quadnas.units import parse_latency_ms, parse_percent
+from quadnas.units import parse_bytes, parse_count, parse_latencies_ms, parse_latency_ms, parse_percent
 
 MS = {"us": Fraction(1, 1000), "ms": Fraction(1), "s": Fraction(1000)}
 NUMBERS = st.from_regex(r"[0-9]{1,12}(\.[0-9]{1,12})?", fullmatch=True, alphabet="0123456789.")
@@ -67,6 +67,42 @@ def test_whatever_the_text_a_latency_is_positive_and_finite(text: str) -> None:
 def test_other_spellings_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="a positive number with its unit"):
         parse_latency_ms(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("5M", 5_000_000), ("0.6G", 600_000_000), ("1200k", 1_200_000), ("7", 7), ("1.9999k", 1999)],
+)
+def test_counts(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("20MB", 20_000_000), ("1.5KiB", 1536), ("3B", 3), ("2GiB", 2**31), ("0.5kB", 500)]
+)
+def test_bytes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-5M", "5 M", "5m", "5K", "1e6", "5MB", "0.5", "9" * 40, "\N{ARABIC-INDIC DIGIT FIVE}M"]
+)
+def test_no_other_count(text: str) -> None:
+    with pytest.raises(ConfigError, match="a positive number, with k, M or G"):
+        parse_count(text)
+
+
+@pytest.mark.parametrize("text", ["", "20", "20M", "20mb", "0MB", "-1kB", "20 MB", "0.1B", "9" * 40 + "B"])
+def test_no_other_size(text: str) -> None:
+    with pytest.raises(ConfigError, match="a positive number with B, kB"):
+        parse_bytes(text)
+
+
+def test_several_latencies_come_in_order() -> None:
+    assert parse_latencies_ms("300ms,0.1s,2500us") == (2.5, 100.0, 300.0)
+    for text in ("", "100ms,", "100ms 200ms", "100ms,200"):
+        with pytest.raises(ConfigError, match="a positive number with its unit"):
+            parse_latencies_ms(text)
 
 
 @given(st.integers(0, 9999))
