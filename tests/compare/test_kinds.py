@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,5 @@ def test_a_file_for_other_classes_is_trained_for_those_of_the_data_wherever_it_s
         },
         "my.yaml",
     )  # fmt: skip
-    models: Any = experiment.prepare().inputs["models"]
-    (_, file), (_, named) = models
-    assert file[-1].channels_out == named[-1].channels_out == 10
+    inputs: Mapping[str, Any] = experiment.prepare().inputs
+    assert inputs["model of file"][-1].channels_out == inputs["model of named"][-1].channels_out == 10
