@@ -4,9 +4,12 @@ import json
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +23,10 @@ from quadnas.compare.executor import (
     executor_for,
     require_undisturbed,
 )
+from quadnas.compare.executors import processes
 from quadnas.compare.experiment import Bench, Unit, Work, read_experiment
-from quadnas.compare.handover import Left, answer_file, owner_of, take_over
+from quadnas.compare.handover import Call, Left, answer_file, owner_of, take_over
+from quadnas.compare.worker import measure_unit
 from quadnas.errors import ConfigError, DataError, Interrupted, LimitError, MachineError
 from quadnas.run.events import Event, Notice
 from quadnas.run.folder import RunFolder
@@ -30,6 +35,7 @@ from quadnas.run.lock import Lock
 from quadnas.run.session import digests
 from tests.cli.command import quadnas, write
 
+from . import acting
 from .toys import ARMS, ToyWork, run, toy
 
 UNITS = [f"{arm}-{part}" for part in ("one", "two") for arm in ARMS]
@@ -242,3 +248,67 @@ def test_an_executor_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
     answer = quadnas("compare", file, "--out", tmp_path / "run", "--cluster", "shuffled", "--json")
     assert [row["arm"] for row in answer.json["rows"]] == ["bayes", "linear"]
     assert json.loads((tmp_path / "run" / "results.json").read_text())["machine"] == "machine 0; machine 1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({}, ("record", "")),
+        ({"inputs": {"word of good": "another digest"}}, ("error", "another word of good")),
+        ({"owner": "who was killed"}, ("stopped", "")),
+        ({"parent": 1}, ("stopped", "")),
+    ],
+)
+def test_a_worker_measures_for_its_own_main_process_and_from_the_same_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], left: tuple[str, str]
+) -> None:
+    acting.install(tmp_path, monkeypatch)
+    experiment = read_experiment(acting.experiment(tmp_path, good="measure", other="raise"))
+    folder = RunFolder.create(tmp_path / "run", experiment.model_dump(mode="json"))
+    take_over(folder.path, lambda lock: None)
+    inputs = digests(experiment.prepare().inputs)
+    call = Call(
+        str(folder.path), str(tmp_path), "good", owner_of(folder.path), inputs, torch.get_num_threads()
+    )
+    measure_unit(str(replace(call, **changes)))
+    found = Left.read(answer_file(folder.path, "good"))
+    assert found is not None
+    what = "record" if found.record else "error" if found.error else "stopped"
+    assert (what, bool(acting.diary(tmp_path))) == (left[0], left[0] == "record")
+    assert left[1] in str(found.error)
+    if found.record:
+        assert found.record == {"value": 4.0, "shared": 1}
+
+
+def test_cores_and_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    gone: set[str] = set()
+
+    class Idle(processes.ProcessTask):
+        """As if a process ran."""
+
+        def __init__(self, call: Call, gpu: str) -> None:
+            self.call, self.gpu = call, gpu
+
+        def ended(self) -> bool:
+            return self.call.unit in gone
+
+    monkeypatch.setattr(processes, "ProcessTask", Idle)
+    executor = executor_for(3, None, ())
+    assert isinstance(executor, processes.Processes)
+    assert executor.notice() == "3 processes side by side, 2 threads each, 2 GPUs among them"
+    call = Call(str(tmp_path), str(tmp_path), "", "me", {}, executor.threads())
+
+    def gpu_of(unit: str) -> str:
+        task = executor.start(replace(call, unit=unit))
+        assert isinstance(task, Idle)
+        assert task.call.parent == os.getpid()
+        return task.gpu
+
+    assert [gpu_of(unit) for unit in "abc"] == ["5", "7", "5"]
+    gone |= {"a", "c"}
+    assert [gpu_of(unit) for unit in "de"] == ["5", "5"]
+    many = processes.Processes(16, Options())
+    assert many.notice().startswith("16 processes side by side, 1 thread each")
