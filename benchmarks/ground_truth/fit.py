@@ -57,7 +57,7 @@ def grouped(rows: Iterable[Row], key: str) -> dict[str, list[float]]:
 
 
 def similarity(slot: Slot) -> Floats:
-    """(candidates, candidates): 0 between families, within one the mean agreement of family and arguments.
+    """(candidates, candidates): 0 between families; within one the mean agreement of family, arguments, and all.
 
     Two values of an argument agree by 1 less their distance in rank, as a share of the largest one.
     """
@@ -72,7 +72,7 @@ def similarity(slot: Slot) -> Floats:
         one, other = layers[a], layers[b]
         if one.block != other.block:
             return 0.0
-        shares = [1.0]
+        shares = [1.0, float(a == b)]
         for name, value in one.arguments.items():
             known = levels[one.block, name]
             distance = abs(known.index(float(value)) - known.index(float(other.arguments[name])))

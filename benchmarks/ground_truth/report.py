@@ -51,7 +51,11 @@ def report(truth: Truth, path: Path, picture: Path | None) -> None:
     if len({row.architecture for row in rows}) < FEWEST:
         raise DataError(f"{path} holds too few networks for a fit: at least {FEWEST} are needed; train more")
     seconds = sum(row.seconds for row in table.rows())
-    print(f"{path}: {len(table.rows())} trainings, {seconds / 3600:.2f} CPU hours\n")
+    planned = truth.networks + truth.repeated * (truth.seeds - 1)
+    print(
+        f"{path}: {len(table.rows())} trainings ({len(rows)} of {planned} that choose the finalists), "
+        f"{seconds / 3600:.2f} CPU hours\n"
+    )
     fits = {}
     for key in SCORES:
         fits[key] = _print_score(truth, space, rows, key)
@@ -144,7 +148,9 @@ def effects_picture(
     """Every network over its latency on the devices, and the main effects of every slot's candidates."""
     figure = Figure(figsize=(13, 7), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
-    for axes, device in zip(upper.subplots(1, len(devices), sharey=True), devices, strict=True):
+    for axes, device in zip(
+        upper.subplots(1, len(devices), sharey=True, squeeze=False)[0], devices, strict=True
+    ):
         for first, colour in ((True, "#2563c4"), (False, "#d9780f")):
             shown = [row for row in rows if (row.seed == 0) == first]
             axes.plot(
@@ -154,7 +160,7 @@ def effects_picture(
         axes.set_xlabel(f"{device}, ms predicted")
         axes.set_ylabel("test accuracy, %")
         axes.legend(frameon=False)
-    panels = lower.subplots(1, len(fits))
+    panels = lower.subplots(1, len(fits), squeeze=False)[0]
     for axes, (key, fitted) in zip(panels, fits.items(), strict=True):
         factor, unit = SCORES[key]
         values: Floats = factor * np.stack(fitted.model.effects())
