@@ -114,7 +114,7 @@ def search(
     require_one_process("search")
     if resume:
         check_resumable(resume, chosen, config, out)
-    from quadnas.report.front import front_text, write_front
+    from quadnas.report.front import front_text
     from quadnas.report.observers import observed
     from quadnas.report.page import write_report
     from quadnas.report.tensorboard import require_tensorboard
@@ -130,8 +130,7 @@ def search(
     with folder, stop_requested() as stop, observers as observe:
         result = loop.search(work, folder, observe, stop)
         write_report(folder, settings, result, card)
-        front = loop.read_front(work.problem, folder.path)
-        write_front(folder, front)
+    front = loop.read_front(settings, folder.path)
     if as_json:
         for point in front:
             print_answer({"run": str(folder.path), **short_answer(point)}, as_json, "")

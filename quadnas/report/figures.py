@@ -47,7 +47,11 @@ class Curve:
 
 
 def curves(
-    events: Events, limit_ms: float, feasible_ms: tuple[float, float], answer: SearchResult | None
+    events: Events,
+    limit_ms: float,
+    feasible_ms: tuple[float, float],
+    answer: SearchResult | None,
+    front: Sequence[SearchResult] = (),
 ) -> tuple[Curve, ...]:
     """Loss, accuracy, latency and multiplier over the steps of a journal; those without events are left out.
 
@@ -58,6 +62,8 @@ def curves(
     architecture = [event for event in events if event["event"] == "ArchitectureStep"]
     found = []
     with mpl.rc_context(_STYLE):
+        if front:
+            found.append(Curve("Accuracy under every limit", _front(front)))
         if weight:
             found.append(Curve("Loss", _training(weight, architecture, "loss")))
             found.append(Curve("Accuracy", _training(weight, architecture, "accuracy", answer)))
@@ -112,6 +118,16 @@ def _latency(
         axes.plot(last["step"], answer.bound_ms, "o", color=_INK, label="answer", clip_on=False)
     axes.set_ylabel("what is held to the limit, ms")
     return _svg(figure, axes, "latency", "training step")
+
+
+def _front(front: Sequence[SearchResult]) -> str:
+    figure, axes = _axes()
+    for number, result in enumerate(front):
+        axes.axvline(result.limit_ms, color=_LIMIT, linestyle="--", label="" if number else "limits")
+    latencies_ms, accuracies = zip(*((one.latency_ms, 100 * one.accuracy) for one in front), strict=True)
+    axes.plot(latencies_ms, accuracies, "o-", color=_FIRST, label="networks", clip_on=False)
+    axes.set_ylabel("accuracy in %")
+    return _svg(figure, axes, "front", f"predicted latency on {front[0].device}, ms")
 
 
 def _multiplier(architecture: Events) -> str:

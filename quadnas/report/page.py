@@ -10,11 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from quadnas.latency.card import DeviceCard
 from quadnas.report import facts
 from quadnas.report.figures import Events, curves
+from quadnas.report.front import write_front
 from quadnas.report.labels import Label, read_label
 from quadnas.report.running import Running
 from quadnas.report.sentences import sentence, with_error
 from quadnas.report.why import stories
 from quadnas.run.folder import RunFolder
+from quadnas.search.loop import read_front
 from quadnas.search.result import SearchResult, SlotRecord
 from quadnas.search.settings import SearchSettings
 
@@ -24,11 +26,22 @@ _COLOURS = 6
 
 def write_report(run: RunFolder, settings: SearchSettings, result: SearchResult, card: DeviceCard) -> Path:
     """Write ``report.html`` into a run whose lock is held; raises DataError (journal), MachineError (disk)."""
-    return run.write(facts.FILE_NAME, render_page(settings, result, run.journal.read(), card))
+    front = read_front(settings, run.path) if settings.tighter_limits_ms else ()
+    write_front(run, front)
+    return run.write(facts.FILE_NAME, render_page(settings, result, run.journal.read(), card, front))
 
 
-def render_page(settings: SearchSettings, result: SearchResult, events: Events, card: DeviceCard) -> str:
-    """The page; the same run gives the same text. ``events`` are the lines of the journal."""
+def render_page(
+    settings: SearchSettings,
+    result: SearchResult,
+    events: Events,
+    card: DeviceCard,
+    front: Sequence[SearchResult] = (),
+) -> str:
+    """The page; the same run gives the same text. ``events`` are the lines of the journal.
+
+    ``front``: the results under all limits, where the search had several on its first device.
+    """
     records = facts.stages(result.slots)
     told = stories(result, events)
     return _rendered(
@@ -46,7 +59,8 @@ def render_page(settings: SearchSettings, result: SearchResult, events: Events, 
         pictures=_pictures(records),
         families=_families(records),
         tables=list(_tables(result.slots, events, decided=True)),
-        curves=curves(events, result.limit_ms, result.feasible_ms, result),
+        curves=curves(events, result.limit_ms, result.feasible_ms, result, front),
+        front=front,
         stories=told,
         sentence=sentence,
         with_error=with_error,

@@ -102,18 +102,18 @@ def search(
     return result
 
 
-def file_name(problem: Problem, loosest: Problem, name: str) -> str:
+def file_name(name: str, limit_ms: float, settings: SearchSettings) -> str:
     """The name of a file of one limit of a front; the loosest has plain names, as a search under one limit."""
-    limit_ms = problem.settings.max_latency_ms
-    if limit_ms == loosest.settings.max_latency_ms:
+    if limit_ms == settings.max_latency_ms:
         return name
     stem, suffix = name.split(".")
     return f"{stem}-{limit_ms:g}ms.{suffix}".replace("+", "")
 
 
-def read_front(problem: Problem, path: Path) -> tuple[SearchResult, ...]:
+def read_front(settings: SearchSettings, path: Path) -> tuple[SearchResult, ...]:
     """The results under every limit of a finished search, the tightest first; raises DataError."""
-    return tuple(read_result(path / file_name(point, problem, RESULT)) for point in problem.front)
+    limits_ms = sorted((*settings.tighter_limits_ms, settings.max_latency_ms))
+    return tuple(read_result(path / file_name(RESULT, limit_ms, settings)) for limit_ms in limits_ms)
 
 
 def train_supernet(work: Work, session: Session, checkpoint: Checkpoint | None) -> Strategy:
@@ -157,9 +157,9 @@ def choose(work: Work, problem: Problem, strategy: Strategy, session: Session) -
     )
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = inherited(problem, work.data.training, work.train_size, work.device, strategy, choices, session)
-    session.folder.write(file_name(problem, work.problem, MODEL), write_yaml(spec))
-    weights = weights_bytes(network, {"train_size": str(work.train_size)})
-    session.folder.write(file_name(problem, work.problem, INHERITED), weights)
+    model, weights = _names(work, problem, MODEL, INHERITED)
+    session.folder.write(model, write_yaml(spec))
+    session.folder.write(weights, weights_bytes(network, {"train_size": str(work.train_size)}))
     score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)
     session.emit(Evaluated("inherited", "test", score.accuracy, score.loss, score.images))
     return {"choices": list(choices), "inherited_accuracy": score.accuracy}
@@ -181,9 +181,7 @@ def retrain(
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = Network(spec.layers).to(work.device)
     accuracy = findings[number]["inherited_accuracy"]
-    model, weights, retrained, result_file = (
-        file_name(problem, work.problem, name) for name in (MODEL, INHERITED, RETRAINED, RESULT)
-    )
+    model, weights, retrained, result_file = _names(work, problem, MODEL, INHERITED, RETRAINED, RESULT)
     files = {"model": model, "inherited weights": weights}
     if settings.schedule.retrain_epochs:
         if checkpoint is None:
@@ -205,3 +203,8 @@ def retrain(
     session.folder.journal.sync()
     session.folder.write(result_file, json.dumps(result_data(result), indent=2))
     return result
+
+
+def _names(work: Work, problem: Problem, *files: str) -> tuple[str, ...]:
+    limit_ms = problem.settings.max_latency_ms
+    return tuple(file_name(name, limit_ms, work.problem.settings) for name in files)

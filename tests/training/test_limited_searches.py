@@ -101,6 +101,8 @@ def test_two_devices_and_a_size_on_the_command_line(space: Path, tmp_path: Path)
         assert list(written[key]) == ["cortexA76", "myriadvpu"]
     result = read_result(tmp_path / "run/result.json")
     assert {name: record.latency_ms for name, record in result.latencies.items()} == answer["latency_ms"]
+    page = (tmp_path / "run/report.html").read_text()
+    assert "bytes of weights</th>" in page and '<th scope="row">myriadvpu</th>' in page
     text = quadnas("search", "--resume", tmp_path / "run").out
     for part in ("on myriadvpu, limit 2 ms", "parameters, limit 15,000", "bytes of weights, limit 51,200"):
         assert part in " ".join(text.split())
@@ -120,7 +122,7 @@ def test_a_front_goes_on_wherever_it_was_stopped(space: Path, tmp_path: Path) ->
     chosen = front(space)
     with RunFolder.create(tmp_path / "whole", chosen.model_dump(mode="json")) as folder:
         result = loop.search(loop.prepare(chosen), folder, lambda event: None, StopFlag())
-    points = loop.read_front(loop.prepare(chosen).problem, tmp_path / "whole")
+    points = loop.read_front(chosen, tmp_path / "whole")
     assert [point.limit_ms for point in points] == [1.6, 3.0, 4.0]
     assert points[-1] == result
     for point in points:
@@ -164,6 +166,8 @@ def test_a_front_on_the_command_line(space: Path, tmp_path: Path) -> None:
     assert [line["limit_ms"] for line in lines] == [1.6, 4.0]
     assert all(line["latency_ms"] <= line["limit_ms"] for line in lines)
     assert (tmp_path / "run/front.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Accuracy under every limit" in page and "<code>model-1.6ms.yaml</code>" in page
     again = quadnas("search", "--resume", tmp_path / "run").out
     assert "model-1.6ms.yaml" in again and "model.yaml" in again
     quadnas("search", "--device", "cortexA76", "--space", space, "--limits", "0.7ms,4ms").refused(
