@@ -120,10 +120,14 @@ def train_supernet(work: Work, session: Session, checkpoint: Checkpoint | None) 
     """The strategy, which has learned what it can."""
     problem = work.problem
     if problem.unlimited and checkpoint is None:
+        limits = " and ".join(
+            f"within {limit.text(limit.value)} (at most {limit.text(limit.costs.range[1])})"
+            for limit in problem.limits
+        )
         session.emit(
             Notice(
-                f"every network of {problem.space.name} is within {problem.limit_ms:g} ms (the slowest takes "
-                f"{problem.bounds.range[1]:.4g} ms): the limit does not bind, the search goes on without it"
+                f"every network of {problem.space.name} is {limits}: the limit does not bind, the search goes on "
+                "without it"
             )
         )
     if problem.unpriced and checkpoint is None:
