@@ -13,9 +13,9 @@ TABLE = Path(__file__).with_name("fashion_truth.jsonl")
 FASHION = Truth(
     space="fashion_truth",
     data="fashion-mnist",
-    train_images=16_000,
+    train_images=12_000,
     train_size=28,
-    epochs=5,
+    epochs=4,
     recipe=Recipe(batch_size=64, rate=1e-2, label_smoothing=0.0, augmentation=NO_AUGMENTATION),
     devices=("cortexA76", "myriadvpu", "a100"),
     input_size=224,
