@@ -3,8 +3,8 @@
 ``python -m benchmarks.limits_held`` runs 200 whole searches of tiny spaces (two to six slots, a few steps, no
 retraining) under random limits across the feasible range and random seeds: under one device, under two, under a
 device and a size; a fifth of them within 1 % above the minimum. It prints how many exceed a limit (none may), how
-close they come to the closest limit. ``--settle`` searches a larger
-space instead, longer, under limits across the range, and prints how far E[ms] and the most probable network are
+close they come to the closest limit. ``--settle`` searches 16 slots
+instead, for longer, under limits across the range, and prints how far E[ms] and the most probable network are
 from the limit in the last quarter of the steps, before anything is derived; ``--plot FILE`` draws them.
 """
 
@@ -41,6 +41,7 @@ head: {{block: classifier}}
 """
 FAST, VPU = "cortexA76", "myriadvpu"
 SETTLED_AT = (0.1, 0.3, 0.5, 0.7)
+SETTLED_SLOTS = 16
 
 
 def space_file(folder: Path, slots: int) -> str:
@@ -124,8 +125,8 @@ def hold(count: int, folder: Path) -> int:
 
 
 def settle(folder: Path, strategy: str, epochs: int, plot: Path | None) -> None:
-    """Searches under limits across the range of a six-slot space; prints where E[ms] and argmax end up."""
-    free = pose(settings(folder, 6), 10).limits[0]
+    """Searches under limits across the range of a space of 16 slots; prints where E[ms] and argmax end up."""
+    free = pose(settings(folder, SETTLED_SLOTS), 10).limits[0]
     low, high = free.costs.range
     schedule = {"warmup_epochs": 4, "search_epochs": epochs, "retrain_epochs": 0, "architecture_every": 1}
     figure = Figure(figsize=(3.2 * len(SETTLED_AT), 4.4), layout="constrained")
@@ -137,7 +138,12 @@ def settle(folder: Path, strategy: str, epochs: int, plot: Path | None) -> None:
     for column, share in enumerate(SETTLED_AT):
         limit_ms = low + share * (high - low)
         chosen = settings(
-            folder, 6, max_latency_ms=limit_ms, schedule=schedule, strategy=strategy, train_images=320
+            folder,
+            SETTLED_SLOTS,
+            max_latency_ms=limit_ms,
+            schedule=schedule,
+            strategy=strategy,
+            train_images=320,
         )
         result, steps = searched(chosen, folder / f"settle{column}")
         last = steps[-len(steps) // 4 :]
