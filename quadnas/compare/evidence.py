@@ -17,14 +17,16 @@ def limit_bound(events: Sequence[Mapping[str, Any]], problem: Problem) -> str:
 
     ``events`` are the lines of its journal. It would have if the most probable network is above the limit in the
     end, or if only the limit's term in the loss holds it below: a multiplier above 0 (complementary slackness).
-    ALL_FIT: no network of the space is above a limit; UNKNOWN: the strategy learns no probabilities.
+    ALL_FIT: no network of the space is above a limit; UNKNOWN: the strategy learns no probabilities, or chose
+    another network than they say although that one is within the limits, so it did not go by them alone.
     """
     if problem.unlimited:
         return ALL_FIT
     last = {event["event"]: event for event in events}
-    if last["Derived"]["argmax_architecture"] is None:
+    chosen, argmax = (last["Derived"][key] for key in ("architecture", "argmax_architecture"))
+    if argmax is None:
         return UNKNOWN
-    likeliest = problem.space.choices(Architecture.parse(last["Derived"]["argmax_architecture"]))
+    likeliest = problem.space.choices(Architecture.parse(argmax))
     step = last.get("ArchitectureStep")
     steered = [one["multiplier"] > 0 for one in (step, *step.get("beside", ()))] if step else []
     bound = [
@@ -32,9 +34,9 @@ def limit_bound(events: Sequence[Mapping[str, Any]], problem: Problem) -> str:
         for number, limit in enumerate(problem.limits)
         if any(steered[number : number + 1]) or not limit.fits(likeliest)
     ]
-    if len(problem.limits) == 1:
-        return BOUND if bound else FREE
-    return ", ".join(bound) or FREE
+    if not bound:
+        return FREE if chosen == argmax else UNKNOWN
+    return BOUND if len(problem.limits) == 1 else ", ".join(bound)
 
 
 def bound_text(bound: Sequence[str | None]) -> str | None:

@@ -131,7 +131,8 @@ def test_a_limit_binds_what_would_have_chosen_more() -> None:
     cheapest, dearest = ([row.index(pick(row)) for row in problem.bounds.rows] for pick in (min, max))
     assert problem.bound_ms(cheapest) < 1.0 < problem.bound_ms(dearest)
     derived, greedy = (
-        {"event": "Derived", "argmax_architecture": str(problem.space.architecture(choices))}
+        dict.fromkeys(("architecture", "argmax_architecture"), str(problem.space.architecture(choices)))
+        | {"event": "Derived"}
         for choices in (cheapest, dearest)
     )
     step = {"event": "ArchitectureStep", "multiplier": 0.0}
@@ -143,6 +144,7 @@ def test_a_limit_binds_what_would_have_chosen_more() -> None:
     assert limit_bound([{**step, "multiplier": 0.2}, step, derived], problem) == FREE
     assert limit_bound([derived], toy_problem(limit_ms=1e9)) == ALL_FIT
     assert limit_bound([{**derived, "argmax_architecture": None}], problem) == UNKNOWN
+    assert limit_bound([step, {**derived, "architecture": greedy["architecture"]}], problem) == UNKNOWN
     assert bound_text([BOUND, FREE, BOUND]) == "yes: 2; no: 1"
     assert (bound_text([FREE, FREE]), bound_text([None, None])) == (FREE, None)
 
@@ -152,7 +154,8 @@ def test_of_several_limits_those_that_bound_are_named() -> None:
     dearest = [row.index(max(row)) for row in problem.bounds.rows]
     roomy = replace(problem.limits[0], name="macs", value=1e9)
     both = replace(problem, limits=(problem.limits[0], roomy))
-    derived = {"event": "Derived", "argmax_architecture": str(problem.space.architecture(dearest))}
+    name = str(problem.space.architecture(dearest))
+    derived = {"event": "Derived", "architecture": name, "argmax_architecture": name}
     assert limit_bound([derived], both) == problem.limits[0].name
     step = {"event": "ArchitectureStep", "multiplier": 0.0, "beside": [{"multiplier": 0.3}]}
     assert limit_bound([step, derived], both) == f"{problem.limits[0].name}, macs"

@@ -167,7 +167,7 @@ class Search(Experiment):
         )
         bound = (
             "A limit bound if the search without it would have chosen a network above it; 'all fit': "
-            "every network of the space is within it; 'not known': the strategy learns no probabilities that tell."
+            "every network of the space is within it; 'not known': the strategy went by more than probabilities."
         )
         return (spread, bound)
 
