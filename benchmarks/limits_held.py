@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.limits_held`` runs 200 whole searches of tiny spaces (two to six slots, a few steps, no
 retraining) under random limits across the feasible range and random seeds: under one device, under two, under a
-device and a size; a fifth of them within 1 % above the minimum. It prints how many exceed a limit (none may), how
-close they come to the closest limit. ``--settle`` searches 16 slots
-instead, for longer, under limits across the range, and prints how far E[ms] and the most probable network are
-from the limit in the last quarter of the steps, before anything is derived; ``--plot FILE`` draws them.
+device and a size; a fifth of them within 1 % above the minimum. It prints how many exceed a limit (none may) and
+how close they come to the closest one. ``--settle`` searches 16 slots instead, for longer, under limits across the
+range, and prints how far E[ms] and the most probable network are from the limit in the last quarter of the steps,
+before anything is derived; ``--plot FILE`` draws them.
 """
 
 import argparse
