@@ -125,6 +125,7 @@ def serve(space: str, train_size: int, batch: int, steps: int, replies: Any) -> 
     """NNI's own loop, held before every batch until a line comes in; ``replies`` gets a line of JSON for each."""
     lightning = import_module("pytorch_lightning")
     evaluator = import_module("nni.nas.evaluator.pytorch")
+    memory = PeakMemory()
     model = model_space(load_space(space))
     about = {
         "nni": import_module("nni").__version__,
@@ -135,13 +136,13 @@ def serve(space: str, train_size: int, batch: int, steps: int, replies: Any) -> 
 
     class Turns(lightning.Callback):  # type: ignore[misc, name-defined]
         def on_train_batch_start(self, *_: object) -> None:
-            if not hasattr(self, "memory"):
+            if not hasattr(self, "begun"):
                 print(json.dumps(about), file=replies, flush=True)
-                self.memory = PeakMemory()
+                self.begun = True
             sys.stdin.readline()
 
         def on_train_batch_end(self, *_: object) -> None:
-            reply = {"peak_megabytes": self.memory.megabytes, "cpu_seconds": time.process_time()}
+            reply = {"peak_megabytes": memory.megabytes, "cpu_seconds": time.process_time()}
             print(json.dumps(reply), file=replies, flush=True)
 
     images = torch.randn(batch, 3, train_size, train_size).contiguous(memory_format=torch.channels_last)

@@ -3,7 +3,7 @@
 Each of our steps (``benchmarks.supernet_steps``) and NNI's, which is an architecture and a weight step, run in
 turn; seconds are medians, of the clock on the wall or (``--cpu-time``, for a machine with other work) of all
 threads together, and peak memory is that of a process that makes steps of one kind, above what it held
-before the first. How NNI's environment is made: ``benchmarks/nni_proxyless.py``.
+before it built anything. How NNI's environment is made: ``benchmarks/nni_proxyless.py``.
 
 Run: python -m benchmarks.search_steps --nni-python ENV/bin/python [--space proxyless] [--train-size 32 64]
 """

@@ -1,8 +1,10 @@
-"""A weight step and an architecture step of the ProxylessNAS strategy against plain training of one subnet.
+"""A full search step, weights and architecture, of ours and of ProxylessNAS, against plain training of one subnet.
 
-The floor is one path as a plain network with its own optimiser. Seconds are interleaved medians over random
-paths; peak memory is that of a process that makes steps of one kind, above what it held before the first
-(Linux: the peak in /proc/self/status is reset).
+The floor is an average subnet, that of 200 random ones whose multiply-accumulates are nearest to their mean, as a
+plain network with its own optimiser. A full step updates the weights and the architecture parameters once: for
+ProxylessNAS a weight step and a two-path step, for ``swap`` a weight step with its probe and the descent on the
+gains. Seconds are interleaved medians over random paths; peak memory is that of a process that makes steps of one
+kind, above what it held before it built anything.
 
 Run: python -m benchmarks.supernet_steps [--space quadranet] [--train-size 32] [--batch 64] [--threads 2]
 """
@@ -11,73 +13,94 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.memory import PeakMemory
 from benchmarks.timing import interleaved_medians, print_ratios
 from quadnas.data.base import Batch
 from quadnas.network import Network
-from quadnas.search.problem import pose
+from quadnas.search.paths import candidate_macs, uniform_path
+from quadnas.search.problem import Problem, pose
 from quadnas.search.settings import SearchSettings
+from quadnas.search.softmax import SoftmaxLearner
 from quadnas.search.strategies.proxyless import Proxyless
+from quadnas.search.strategies.swap import Swap
+from quadnas.training.loop import Loss
 from quadnas.training.recipe import Recipe
 
-MEMORY_STEPS = 8
-KINDS = ("plain training of one subnet (floor)", "weight step", "architecture step")
+MEMORY_STEPS = 24
+"""Enough that separate candidates have met with moments of their own in the optimiser."""
+
+KINDS = ("plain training of an average subnet (floor)", "ProxylessNAS, both steps", "swap, both steps")
 
 
-def steps(space: str, size: int, batch_size: int) -> dict[str, Callable[[], object]]:
-    """One callable per kind of step."""
+def steps(
+    space: str, size: int, batch_size: int, kinds: tuple[str, ...] = KINDS
+) -> dict[str, Callable[[], object]]:
+    """One callable for each of these kinds of step."""
     torch.manual_seed(0)
     recipe = Recipe(batch_size=batch_size)
-    problem = pose(SearchSettings(device="cortexA76", max_latency_ms=300.0, space=space), 10)
-    search = Proxyless(problem)
-    supernet_optimizer = recipe.optimizer(search.supernet)
+    problem = pose(SearchSettings(device="cortexA76", max_latency_ms=1000.0, space=space), 10)
     images = torch.randn(batch_size, 3, size, size).contiguous(memory_format=torch.channels_last)
     data = Batch(images, torch.randint(10, (batch_size,)))
     generator = torch.Generator().manual_seed(1)
-    path = torch.multinomial(problem.bounds.priced.double(), 1, generator=generator)[:, 0].tolist()
-    network = Network(problem.space.layers(path, 10))
-    network_optimizer = recipe.optimizer(network)
 
-    def update(loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+    def floor() -> Callable[[], object]:
+        network = Network(problem.space.layers(average_path(problem, generator), 10))
+        return _weight_step(network, recipe, lambda: iter([_loss(network(data.images), data)]))
+
+    def search(strategy: SoftmaxLearner) -> Callable[[], object]:
+        weights = _weight_step(
+            strategy.supernet,
+            recipe,
+            lambda: strategy.losses(data, F.cross_entropy, generator, warming_up=False),
+        )
+
+        def both() -> None:
+            weights()
+            strategy.update_architecture(
+                iter([data]), generator, lambda task, p: task + 0.5 * problem.bounds.expected(p) / 300
+            )
+
+        return both
+
+    makers = (floor, lambda: search(Proxyless(problem)), lambda: search(Swap(problem)))
+    return {kind: make() for kind, make in zip(KINDS, makers, strict=True) if kind in kinds}
+
+
+def average_path(problem: Problem, generator: torch.Generator) -> list[int]:
+    """Of 200 random paths the one whose multiply-accumulates are nearest to their mean."""
+    macs = candidate_macs(problem)
+    paths = [uniform_path(problem.bounds.priced, generator) for _ in range(200)]
+    totals = [macs[np.arange(len(path)), path].sum() for path in paths]
+    return min(zip(paths, totals, strict=True), key=lambda pair: abs(pair[1] - np.mean(totals)))[0]
+
+
+def _loss(logits: torch.Tensor, data: Batch) -> Loss:
+    return Loss(F.cross_entropy(logits, data.labels), logits)
+
+
+def _weight_step(
+    module: nn.Module, recipe: Recipe, losses: Callable[[], Iterator[Loss]]
+) -> Callable[[], None]:
+    optimizer = recipe.optimizer(module)
+
+    def step() -> None:
         optimizer.zero_grad()
-        loss().backward()
+        for loss in losses():
+            loss.value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return {
-        KINDS[0]: lambda: update(
-            lambda: F.cross_entropy(network(data.images), data.labels), network_optimizer
-        ),
-        KINDS[1]: lambda: update(
-            lambda: next(search.losses(data, F.cross_entropy, generator, warming_up=True)).value,
-            supernet_optimizer,
-        ),
-        KINDS[2]: lambda: search.update_architecture(
-            iter([data]), generator, lambda task, p: task + 0.5 * problem.bounds.expected(p) / 300
-        ),
-    }
-
-
-def peak_megabytes(step: Callable[[], object], count: int) -> float:
-    """Peak resident memory of ``count`` steps above what the process holds now."""
-
-    def kilobytes(field: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
-
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = kilobytes("VmRSS")
-    for _ in range(count):
-        step()
-    return (kilobytes("VmHWM") - before) / 1024
+    return step
 
 
 def alone(arguments: list[str], kind: str) -> float:
-    """``peak_megabytes`` of one kind of step in a process of its own."""
+    """Peak megabytes of one kind of step in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.supernet_steps", *arguments, "--alone", kind]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
@@ -89,22 +112,26 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--alone", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    variants = steps(options.space, options.train_size, options.batch)
     if options.alone:
-        print(json.dumps(peak_megabytes(variants[options.alone], MEMORY_STEPS)))
+        memory = PeakMemory()
+        (step,) = steps(options.space, options.train_size, options.batch, (options.alone,)).values()
+        for _ in range(MEMORY_STEPS):
+            step()
+        print(json.dumps(memory.megabytes))
         return
-    medians = interleaved_medians(variants, options.rounds)
+    medians = interleaved_medians(steps(options.space, options.train_size, options.batch), options.rounds, 6)
     print_ratios(
         f"{options.space}, {options.train_size}x{options.train_size}, batch {options.batch}, "
         f"{options.threads} threads",
         medians,
         KINDS[0],
     )
-    print(f"peak memory of {MEMORY_STEPS} steps (activations, gradients, moments) above the built networks")
+    print(f"  swap to ProxylessNAS{medians[KINDS[2]] / medians[KINDS[1]]:>45.2f}x")
+    print(f"peak memory of {MEMORY_STEPS} steps with everything that they need")
     arguments = [
         "--space", options.space, "--train-size", str(options.train_size),
         "--batch", str(options.batch), "--threads", str(options.threads),

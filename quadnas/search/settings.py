@@ -56,7 +56,7 @@ class SearchSettings(Settings):
     tighter_limits_ms: tuple[Annotated[float, Field(gt=0)], ...] = ()
     space: str = "quadranet"
     data: str = "digits"
-    strategy: str = "proxyless"
+    strategy: str = "swap"
     latency_loss: LatencyLoss = "multiplier"
     latency_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = None
