@@ -69,7 +69,11 @@ def steps(
 
         return both
 
-    makers = (floor, lambda: search(Proxyless(problem)), lambda: search(Swap(problem)))
+    makers: tuple[Callable[[], Callable[[], object]], ...] = (
+        floor,
+        lambda: search(Proxyless(problem)),
+        lambda: search(Swap(problem)),
+    )
     return {kind: make() for kind, make in zip(KINDS, makers, strict=True) if kind in kinds}
 
 
@@ -93,7 +97,7 @@ def _weight_step(
     def step() -> None:
         optimizer.zero_grad()
         for loss in losses():
-            loss.value.backward()  # type: ignore[no-untyped-call]
+            loss.value.backward()
         optimizer.step()
 
     return step
