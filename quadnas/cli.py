@@ -67,7 +67,7 @@ def search(
         str | None, typer.Option("--space", help="Search space name or file [quadranet].")
     ] = None,
     data: Data = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", help="Search strategy [proxyless].")] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", help="Search strategy [swap].")] = None,
     input_size: InputSize = None,
     train_size: TrainSize = None,
     batch: Batch = None,

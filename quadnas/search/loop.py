@@ -20,7 +20,7 @@ from quadnas.run.session import Session
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result, result_data
-from quadnas.search.selection import held_out_loss, inherited, selection, swaps
+from quadnas.search.selection import affordable_comparisons, held_out_loss, inherited, selection
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, OneShot, Strategy, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
@@ -146,8 +146,8 @@ def train_supernet(work: Work, session: Session, checkpoint: Checkpoint | None) 
 
 def choose(work: Work, problem: Problem, strategy: Strategy, session: Session) -> Finding:
     """Choose the architecture under the limits of ``problem``, and write its spec and inherited weights."""
-    shared = (problem, work.data, work.train_size, strategy, session)
-    choices = strategy.choose(selection(problem, held_out_loss(*shared), swaps(*shared)))
+    loss = held_out_loss(problem, work.data, work.train_size, strategy, session)
+    choices = strategy.choose(selection(problem, loss, affordable_comparisons(problem, work.data)))
     argmax: list[int] | None = None
     if isinstance(strategy, ArchitectureLearner):
         argmax = strategy.probabilities().argmax(1).tolist()

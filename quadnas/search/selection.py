@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quadnas.data.base import DataSet, Split
-from quadnas.data.batches import evaluation_batches
 from quadnas.data.order import stable_seed
 from quadnas.network import Network
 from quadnas.run.events import Compared
@@ -18,13 +17,12 @@ from quadnas.search.paths import feasible_paths
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import OneShot, Selection, Strategy
 from quadnas.supernet.supernet import Supernet
-from quadnas.supernet.swaps import swap_losses
 from quadnas.training.batch_norm import recompute_statistics
 from quadnas.training.evaluation import evaluate
 from quadnas.training.loop import step_generator
 
 HELD_OUT_IMAGES = 2048
-SWAP_IMAGES = 512
+MOST_COMPARISONS = 32
 STATISTICS_BATCHES = 10
 
 
@@ -105,30 +103,20 @@ def held_out_loss(
     return loss
 
 
-def swaps(
-    problem: Problem, data: DataSet, train_size: int, strategy: Strategy, session: Session
-) -> Callable[[Sequence[int]], NDArray[np.float64]]:
-    """The losses of an architecture with one candidate replaced, with the weights of the strategy's supernet."""
-    images = data.held_out.subset(torch.arange(min(SWAP_IMAGES, len(data.held_out))))
-
-    def losses(choices: Sequence[int]) -> NDArray[np.float64]:
-        assert isinstance(strategy, OneShot)
-        batches = evaluation_batches(images, SWAP_IMAGES, size=train_size)
-        priced = problem.priced
-        return swap_losses(strategy.supernet, batches, choices, priced, session.batch_evaluated).numpy()
-
-    return losses
+def affordable_comparisons(problem: Problem, data: DataSet) -> int:
+    """How many held-out losses cost a tenth of the training, a forward pass being a third of a step; 4 to 32."""
+    schedule = problem.settings.schedule
+    trained = (schedule.warmup_epochs + schedule.search_epochs) * len(data.train)
+    compared = min(HELD_OUT_IMAGES, len(data.held_out)) / 3
+    return max(4, min(MOST_COMPARISONS, int(0.1 * trained / compared)))
 
 
 def selection(
     problem: Problem,
     held_out_loss: Callable[[Sequence[int]], float],
-    swap_losses: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
+    comparisons: int = MOST_COMPARISONS,
 ) -> Selection:
-    """What a strategy may ask when it chooses under the limits of a problem.
-
-    Without ``swap_losses`` they are asked for one by one.
-    """
+    """What a strategy may ask when it chooses under the limits of a problem."""
     generator = step_generator(problem.settings.seed, "selection", 0)
 
     def derived(scores: NDArray[np.float64]) -> tuple[int, ...]:
@@ -146,10 +134,4 @@ def selection(
         drawn = feasible_paths(priced, within, start, generator)
         yield from filter(problem.fits, drawn)
 
-    def one_by_one(choices: Sequence[int]) -> NDArray[np.float64]:
-        losses = np.full(tuple(problem.priced.shape), np.nan)
-        for slot, candidate in problem.priced.nonzero().tolist():
-            losses[slot, candidate] = held_out_loss((*choices[:slot], candidate, *choices[slot + 1 :]))
-        return losses
-
-    return Selection(derived, problem.fits, samples(), held_out_loss, swap_losses or one_by_one, generator)
+    return Selection(derived, problem.fits, samples(), held_out_loss, comparisons, generator)

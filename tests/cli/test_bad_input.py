@@ -20,7 +20,9 @@ from quadnas.search.settings import SearchSettings
 from tests.cli.command import TINY_SEARCH, quadnas, write
 from tests.cli.conftest import Found
 
-SEARCH = ("search", "--device", "cortexA76", "--max-latency", "3ms", "--space", "tiny.yaml", "--out", "out")
+LIMITED = ("--device", "cortexA76", "--max-latency", "3ms")
+PLACES = ("--space", "tiny.yaml", "--out", "out")
+SEARCH = ("search", *LIMITED, *PLACES)
 
 
 def nothing_left(place: Path, *inputs: str) -> None:
@@ -121,7 +123,7 @@ def test_a_wrong_candidate_in_a_space(place: Path, text: str, parts: tuple[str, 
 
 def test_a_limit_below_the_minimum_names_what_can_be_met(place: Path) -> None:
     start = time.monotonic()
-    answer = quadnas(*SEARCH, "--max-latency", "100us")
+    answer = quadnas("search", *LIMITED[:-1], "100us", *PLACES)
     assert time.monotonic() - start < 50
     answer.refused(3, "'tiny'", "within 0.1 ms", "cortexA76", "224x224", "feasible range", "--max-latency")
     nothing_left(place)
@@ -189,7 +191,7 @@ def test_a_search_refuses_what_has_no_price(place: Path) -> None:
     ]
     shutil.rmtree("partial")
     damaged = ("--device", device_without(place, "layernorm"), "--max-latency", "3ms")
-    quadnas(*SEARCH, *damaged).refused(4, "no price for", "layernorm")
+    quadnas("search", *PLACES, *damaged).refused(4, "no price for", "layernorm")
     nothing_left(place, "partial")
 
 

@@ -1,5 +1,6 @@
 """``quadnas why``, and what a search leaves for those who watch it."""
 
+import html
 import json
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_what_cannot_be_explained_is_refused(place: Path, found: Found) -> None:
 
 
 def test_the_report_tells_why(found: Found) -> None:
-    page = " ".join((found.run / "report.html").read_text(encoding="utf-8").split())
+    page = " ".join(html.unescape((found.run / "report.html").read_text(encoding="utf-8")).split())
     for slot in quadnas("why", found.run, "--json").json.values():
         assert slot["why"].replace("+-", "±") in page
 

@@ -257,7 +257,7 @@ def test_an_executor_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
         ({}, ("record", "")),
         ({"inputs": {"word of good": "another digest"}}, ("error", "another word of good")),
         ({"owner": "who was killed"}, ("stopped", "")),
-        ({"parent": 1}, ("stopped", "")),
+        ({"parent": os.getpid()}, ("stopped", "")),  # itself is nobody's parent
     ],
 )
 def test_a_worker_measures_for_its_own_main_process_and_from_the_same_inputs(

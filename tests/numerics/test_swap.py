@@ -16,7 +16,7 @@ from quadnas.space.search_space import SearchSpace
 from quadnas.supernet.entangled import EntangledSlot, EntangledSupernet
 from quadnas.supernet.probe import SwapProbe
 from quadnas.supernet.supernet import Supernet, SupernetSlot
-from quadnas.supernet.swaps import swap_losses
+from tests.numerics.swaps import swap_losses
 from tests.toy import taps_ms, toy_problem, toy_space
 
 MOBILE = "[{block: mbconv, kernel: [3, 5], expansion: [2, 3]}, {block: identity}]"

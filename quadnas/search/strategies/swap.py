@@ -3,7 +3,7 @@
 Every weight step trains one path, in which each candidate is equally likely. Beside it a swap probe
 (``supernet.probe``) runs another candidate in each slot on a share of the images; from what the swaps would
 change, ``search.gains`` fits the gain of every candidate. The architecture parameters descend on these gains and
-the latency term; the knapsack works on the gains, then on exact swaps around what it found.
+the latency term; the knapsack works on the gains, and on what comparisons of whole networks add to them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from torch import Tensor
 from quadnas.data.base import Batch
 from quadnas.search.gains import SwapGains
 from quadnas.search.paths import uniform_path
+from quadnas.search.posterior import GainPosterior
 from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
 from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate, Selection
@@ -25,8 +26,6 @@ from quadnas.training.loop import Criterion, Loss, accuracy_of
 
 PROBED_SHARE = 1 / 8
 """Of the batch; several swaps on few images say more than few swaps on many."""
-
-ROUNDS = 4
 
 
 @STRATEGIES.register("swap")
@@ -75,16 +74,20 @@ class Swap(SoftmaxLearner):
         return self._gains.estimate()[0].numpy()
 
     def choose(self, selection: Selection) -> tuple[int, ...]:
-        """What the gains give, then what exact swaps in the best so far give, while that helps."""
-        best = selection.derive(self.scores())
-        lowest = selection.held_out_loss(best)
-        for _ in range(ROUNDS):
-            found = selection.derive(-np.nan_to_num(selection.swap_losses(best), nan=0.0))
-            loss = selection.held_out_loss(found)
-            if loss >= lowest:
-                break
-            best, lowest = found, loss
-        return best
+        """Thompson sampling: the best network for gains drawn from what is believed of them is compared, in turn.
+
+        The first comes of the gains as they were measured; what each comparison tells enters the next draw.
+        """
+        belief = GainPosterior(*self._gains.estimate())
+        losses: dict[tuple[int, ...], float] = {}
+        scores = self.scores()
+        for _ in range(selection.comparisons):
+            found = selection.derive(scores)
+            if found not in losses:
+                losses[found] = selection.held_out_loss(found)
+                belief.observe(found, losses[found])
+            scores = belief.draw(selection.generator).numpy()
+        return min(losses, key=losses.__getitem__)
 
     def state(self) -> dict[str, Tensor]:
         """Architecture parameters, their optimiser and the swaps observed so far."""

@@ -1,6 +1,6 @@
 """Exact swaps: the loss of a path with one candidate replaced, for every slot and candidate."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,11 @@ from quadnas.supernet.supernet import Supernet, SupernetSlot
 
 
 @torch.no_grad()
-def swap_losses(
-    supernet: Supernet,
-    batches: Iterable[Batch],
-    path: Sequence[int],
-    asked: Tensor,
-    after_batch: Callable[[], None] = lambda: None,
-) -> Tensor:
+def swap_losses(supernet: Supernet, batches: Iterable[Batch], path: Sequence[int], asked: Tensor) -> Tensor:
     """Mean cross-entropy (slots, most candidates), double; NaN where not ``asked`` (slots, most candidates) bool.
 
     What runs before a slot runs once for all its candidates. Batch normalisation uses the statistics of each
-    batch. Raises whatever ``after_batch`` raises, which is called after every candidate.
+    batch.
     """
     supernet.train()
     totals = torch.zeros(asked.shape, dtype=torch.float64)
@@ -40,7 +34,6 @@ def swap_losses(
                 for candidate in asked[slot].nonzero()[:, 0].tolist():
                     logits = _rest(positions[number:], x, (candidate, *path[slot + 1 :]))
                     totals[slot, candidate] += F.cross_entropy(logits, batch.labels, reduction="sum").item()
-                    after_batch()
                 x = position(x, path[slot])
                 slot += 1
     return (totals / count).masked_fill(~asked, torch.nan)
