@@ -46,16 +46,20 @@ class Truth(Settings):
     finalists: int
 
     def header(self, space: SearchSpace, data: DataSet, architectures: Sequence[Choices]) -> dict[str, Any]:
-        """What trainings that stand in one table have in common; layers, data and plan as fingerprints."""
+        """What trainings that stand in one table have in common; layers, data and plan as fingerprints.
+
+        Of the recipe only what differs from its defaults: a setting that is added later changes no table.
+        """
         return {
             **self.model_dump(mode="json", include=_TRAINING),
+            "recipe": self.recipe.model_dump(mode="json", exclude_defaults=True),
             "space_sha256": _digest(_layers(space)),
             "data_sha256": _digest(data.identity),
             "plan_sha256": _digest(architectures),
         }
 
 
-_TRAINING = {"space", "data", "train_images", "train_size", "epochs", "recipe", "devices", "input_size"}
+_TRAINING = {"space", "data", "train_images", "train_size", "epochs", "devices", "input_size"}
 
 
 def _layers(space: SearchSpace) -> list[list[dict[str, Any]]]:
