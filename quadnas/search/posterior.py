@@ -43,7 +43,8 @@ class GainPosterior:
         mean, covariance = self._believed()
         values, vectors = torch.linalg.eigh(covariance)
         noise = torch.randn(len(mean), dtype=torch.float64, generator=generator)
-        drawn: Tensor = mean + vectors @ (values.clamp_min(0).sqrt() * noise)
+        # the symmetric root: it does not depend on the signs of the vectors, which rounding decides
+        drawn: Tensor = mean + vectors @ (values.clamp_min(0).sqrt() * (vectors.T @ noise))
         return drawn[:-1].view(self._shape)
 
     def _believed(self) -> tuple[Tensor, Tensor]:
