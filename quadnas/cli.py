@@ -4,7 +4,7 @@ Whatever imports torch is imported inside a command, so that a wrong argument is
 """
 
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +32,6 @@ from quadnas.cli_options import (
     latency_settings,
     print_answer,
     require_command,
-    require_one_process,
     unused_folder,
 )
 from quadnas.errors import ConfigError, MachineError, QuadnasError
@@ -40,6 +39,7 @@ from quadnas.errors import ConfigError, MachineError, QuadnasError
 if TYPE_CHECKING:
     from quadnas.run.folder import RunFolder
     from quadnas.search.loop import Work
+    from quadnas.training.distributed import Ranks
     from quadnas.training.standalone import TrainSettings
 
 app = typer.Typer(
@@ -111,7 +111,6 @@ def search(
             "a search needs --device and --max-latency, as in quadnas search --device cortexA76 "
             "--max-latency 300ms; or --config FILE, or --resume RUN"
         )
-    require_one_process("search")
     if resume:
         check_resumable(resume, chosen, config, out)
     from quadnas.report.front import front_text
@@ -119,17 +118,27 @@ def search(
     from quadnas.report.page import write_report
     from quadnas.report.tensorboard import require_tensorboard
     from quadnas.report.terminal import architecture_text, short_answer, summary_text
+    from quadnas.run.events import Observer, all_of
     from quadnas.run.interrupt import stop_requested
     from quadnas.search import loop
+    from quadnas.training.distributed import joined
 
     if tensorboard:
         require_tensorboard()
-    work, folder = _resumed_search(resume) if resume else _new_search(chosen, config, out)
-    settings, card = work.problem.settings, work.problem.model.card
-    observers = observed(work, folder, sys.stderr, tensorboard=tensorboard)
-    with folder, stop_requested() as stop, observers as observe:
+    with joined() as ranks, ExitStack() as held:
+        work, folder = _resumed_search(resume, ranks) if resume else _new_search(chosen, config, out, ranks)
+        settings, card = work.problem.settings, work.problem.model.card
+        observe: Observer = all_of()
+        if ranks.leads:
+            held.enter_context(folder)
+        stop = held.enter_context(stop_requested())
+        if ranks.leads:
+            observe = held.enter_context(observed(work, folder, sys.stderr, tensorboard=tensorboard))
         result = loop.search(work, folder, observe, stop)
-        write_report(folder, settings, result, card)
+        if ranks.leads:
+            write_report(folder, settings, result, card)
+    if not ranks.leads:
+        return
     front = loop.read_front(settings, folder.path)
     if as_json:
         for point in front:
@@ -314,7 +323,9 @@ def _training_settings(model: Path, chosen: dict[str, Any], config: Path | None)
     return validated(merged, TrainSettings, str(config) if config else "the command line")
 
 
-def _new_search(chosen: dict[str, Any], config: Path | None, out: Path | None) -> "tuple[Work, RunFolder]":
+def _new_search(
+    chosen: dict[str, Any], config: Path | None, out: Path | None, ranks: "Ranks"
+) -> "tuple[Work, RunFolder]":
     """Everything is checked before there is a run folder."""
     from quadnas.config import overlaid, read_mapping, validated
     from quadnas.run.folder import RunFolder
@@ -323,12 +334,15 @@ def _new_search(chosen: dict[str, Any], config: Path | None, out: Path | None) -
 
     merged = overlaid(read_mapping(config) if config else {}, chosen)
     settings = validated(merged, SearchSettings, str(config) if config else "the command line")
-    work = prepare(settings)
+    work = prepare(settings, ranks)
     name = f"{Path(settings.space).stem}-{Path(settings.device).name}-{settings.max_latency_ms:g}ms"
-    return work, RunFolder.create(out or unused_folder("runs", name), settings.model_dump(mode="json"))
+    path = out or unused_folder("runs", name)
+    if ranks.leads:
+        RunFolder.create(path, settings.model_dump(mode="json"))
+    return work, RunFolder.open(Path(ranks.told(str(path))))
 
 
-def _resumed_search(run: Path) -> "tuple[Work, RunFolder]":
+def _resumed_search(run: Path, ranks: "Ranks") -> "tuple[Work, RunFolder]":
     from quadnas.config import validated
     from quadnas.run.folder import RunFolder
     from quadnas.search.loop import prepare
@@ -336,7 +350,7 @@ def _resumed_search(run: Path) -> "tuple[Work, RunFolder]":
 
     folder = RunFolder.open(run)
     require_command(folder, "search")
-    return prepare(validated(folder.settings, SearchSettings, str(run))), folder
+    return prepare(validated(folder.settings, SearchSettings, str(run)), ranks), folder
 
 
 def main() -> None:

@@ -142,7 +142,7 @@ def require_one_process(command: str) -> None:
     if (world := launched().world) > 1:
         raise ConfigError(
             f"quadnas {command} runs in one process, and torchrun started {world}; start it without torchrun "
-            "(quadnas train is the command that shares its work)"
+            "(quadnas train and quadnas search share their work)"
         )
 
 

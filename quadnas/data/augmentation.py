@@ -79,6 +79,10 @@ class Augmentation(Settings):
         """Whether batches have shares of classes as labels."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
+    def without_mixing(self) -> Self:
+        """The same on images that keep their own labels and all of their pixels."""
+        return self.model_copy(update={"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "random_erasing": 0.0})
+
     @property
     def distorts(self) -> bool:
         """Whether the bytes of single images change beyond crops and mirroring."""

@@ -22,6 +22,11 @@ from quadnas.errors import DataError
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
+def _cores() -> int:
+    """This process's share of the machine's, among those that torchrun started there."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 @dataclass(frozen=True, eq=False)
 class FileSplit(Split):
     """``paths`` holds one image file per label; at most ``lookahead`` + 1 batches are in memory.
@@ -32,7 +37,7 @@ class FileSplit(Split):
 
     paths: tuple[str, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=_cores)
 
     lookahead = 2
 

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from quadnas.data.base import Batch
 from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
+from quadnas.search.strategy import ArchitectureUpdate
+from quadnas.supernet.gates import gate_gradients
 from quadnas.supernet.separate import SeparateSupernet
-from quadnas.training.loop import Criterion, Loss
+from quadnas.training.loop import Criterion, Loss, accuracy_of
 
 
 class Gated(SoftmaxLearner):
@@ -29,17 +32,27 @@ class Gated(SoftmaxLearner):
         logits = self.supernet(batch.images, _drawn(weights, generator).tolist())
         yield Loss(criterion(logits, batch.labels), logits)
 
+    def _gate_gradients(self, batch: Batch, path: Tensor, asked: Tensor) -> tuple[ArchitectureUpdate, Tensor]:
+        """What a path (slots,) sees on the whole of a batch, and dL/dg there (``gates.gate_gradients``)."""
+        found = gate_gradients(
+            self.supernet, batch.images, path.tolist(), asked,
+            lambda logits: F.cross_entropy(logits, batch.labels),
+        )  # fmt: skip
+        seen = torch.stack([found.loss.double(), accuracy_of(found.logits, batch)]).cpu()
+        whole = self.ranks.mean(torch.cat([seen, found.gates.flatten()]))
+        return ArchitectureUpdate(*whole[:2].tolist()), whole[2:].view_as(found.gates)
+
     def _draw(self, generator: torch.Generator) -> Tensor:
         """(slots,): a candidate of every slot, by its probability."""
         return _drawn(self._distribution().detach(), generator)
 
 
-def through_gates(task_loss: Tensor, gate_gradient: Tensor, shares: Tensor) -> Tensor:
+def through_gates(task_loss: float, gate_gradient: Tensor, shares: Tensor) -> Tensor:
     """The task loss as a function of ``shares`` (slots, most candidates), whose gates have these gradients.
 
     With shares q = softmax(alpha) its gradient is the published dL/dalpha_i = sum_j dL/dg_j q_j (delta_ij - q_i).
     """
-    return task_loss.item() + ((shares - shares.detach()) * gate_gradient).sum()
+    return task_loss + ((shares - shares.detach()) * gate_gradient).sum()
 
 
 def _drawn(weights: Tensor, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,6 @@ from quadnas.run.checkpoint import Checkpoint
 from quadnas.run.events import Derived, Evaluated, Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
-from quadnas.run.session import Session
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result, result_data
@@ -26,6 +25,7 @@ from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, OneShot, St
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.training import stage
 from quadnas.training.device import arithmetic, compute_device
+from quadnas.training.distributed import ALONE, Ranks, SharedSession
 from quadnas.training.evaluation import evaluate
 from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
@@ -39,12 +39,13 @@ Finding = dict[str, Any]
 
 @dataclass(frozen=True)
 class Work:
-    """What a search works on, loaded and checked before any training."""
+    """What a search works on, loaded and checked before any training; ``ranks`` share its work."""
 
     problem: Problem
     data: DataSet
     train_size: int
     device: torch.device
+    ranks: Ranks = ALONE
 
     @property
     def inputs(self) -> dict[str, object]:
@@ -59,7 +60,7 @@ class Work:
         }
 
 
-def prepare(settings: SearchSettings) -> Work:
+def prepare(settings: SearchSettings, ranks: Ranks = ALONE) -> Work:
     """Load data, space and device and check that the limit can be met; raises LimitError, ConfigError ..."""
     data = load_data(settings.data, limit=settings.train_images)
     problem = pose(settings, len(data.classes))
@@ -67,7 +68,20 @@ def prepare(settings: SearchSettings) -> Work:
     train_size = settings.train_size or data.default_train_size
     require_size(problem.space.layers([0] * len(problem.space.slots), problem.classes), train_size)
     device = compute_device()
-    return Work(problem, data.to(device), train_size, device)
+    _check_ranks(problem, data, ranks)
+    return Work(problem, data.to(device), train_size, device, ranks)
+
+
+def _check_ranks(problem: Problem, data: DataSet, ranks: Ranks) -> None:
+    """Raise ConfigError or MachineError if several processes cannot share the batches or train the candidates."""
+    recipe, slots = problem.settings.recipe, problem.space.slots
+    mixes = recipe.augmentation.mixes
+    for split, pairs in ((data.train, mixes), (data.training, mixes), (data.held_out, False)):
+        ranks.shard.of_batch(min(recipe.batch_size, len(split)), pairs=pairs)
+    for number in range(max(len(slot.candidates) for slot in slots)):
+        choices = [min(number, len(slot.candidates) - 1) for slot in slots]
+        with torch.device("meta"):
+            ranks.check(Network(problem.space.layers(choices, problem.classes)))
 
 
 def search(
@@ -86,7 +100,7 @@ def search(
     if finished.exists():
         return read_result(finished)
     every_seconds = work.problem.settings.checkpoint_seconds
-    session = Session(folder, observe, stop, clock, every_seconds, work.inputs)
+    session = SharedSession(work.ranks, folder, observe, stop, clock, every_seconds, work.inputs)
     checkpoint = session.resume()
     points = work.problem.front
     done, findings = 0, []
@@ -116,7 +130,7 @@ def read_front(settings: SearchSettings, path: Path) -> tuple[SearchResult, ...]
     return tuple(read_result(path / file_name(RESULT, limit_ms, settings)) for limit_ms in limits_ms)
 
 
-def train_supernet(work: Work, session: Session, checkpoint: Checkpoint | None) -> Strategy:
+def train_supernet(work: Work, session: SharedSession, checkpoint: Checkpoint | None) -> Strategy:
     """The strategy, which has learned what it can."""
     problem = work.problem
     if problem.unlimited and checkpoint is None:
@@ -140,13 +154,15 @@ def train_supernet(work: Work, session: Session, checkpoint: Checkpoint | None) 
         )
     strategy = new_strategy(problem)
     if isinstance(strategy, OneShot):
-        SupernetStage(problem, strategy, work.data, work.train_size, work.device, session).run(checkpoint)
+        SupernetStage(
+            problem, strategy, work.data, work.train_size, work.device, session, work.ranks
+        ).run(checkpoint)  # fmt: skip
     return strategy
 
 
-def choose(work: Work, problem: Problem, strategy: Strategy, session: Session) -> Finding:
+def choose(work: Work, problem: Problem, strategy: Strategy, session: SharedSession) -> Finding:
     """Choose the architecture under the limits of ``problem``, and write its spec and inherited weights."""
-    loss = held_out_loss(problem, work.data, work.train_size, strategy, session)
+    loss = held_out_loss(problem, work.data, work.train_size, strategy, session, work.ranks)
     choices = strategy.choose(selection(problem, loss, affordable_comparisons(problem, work.data)))
     argmax: list[int] | None = None
     if isinstance(strategy, ArchitectureLearner):
@@ -162,9 +178,11 @@ def choose(work: Work, problem: Problem, strategy: Strategy, session: Session) -
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = inherited(problem, work.data.training, work.train_size, work.device, strategy, choices, session)
     model, weights = _names(work, problem, MODEL, INHERITED)
-    session.folder.write(model, write_yaml(spec))
-    session.folder.write(weights, weights_bytes(network, {"train_size": str(work.train_size)}))
-    score = evaluate(network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated)
+    session.write(model, write_yaml(spec))
+    session.write(weights, weights_bytes(network, {"train_size": str(work.train_size)}))
+    score = evaluate(
+        network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated, ranks=work.ranks
+    )
     session.emit(Evaluated("inherited", "test", score.accuracy, score.loss, score.images))
     return {"choices": list(choices), "inherited_accuracy": score.accuracy}
 
@@ -172,7 +190,7 @@ def choose(work: Work, problem: Problem, strategy: Strategy, session: Session) -
 def retrain(
     work: Work,
     problem: Problem,
-    session: Session,
+    session: SharedSession,
     findings: list[Finding],
     number: int,
     checkpoint: Checkpoint | None,
@@ -193,10 +211,12 @@ def retrain(
         trained = TrainingStage(
             network, work.data.training, settings.recipe, session,
             epochs=settings.schedule.retrain_epochs, size=work.train_size, seed=settings.seed,
-            findings={"findings": findings, "done": number},
+            findings={"findings": findings, "done": number}, ranks=work.ranks,
         ).run(checkpoint)  # fmt: skip
-        session.folder.write(retrained, weights_bytes(trained.kept, {"train_size": str(work.train_size)}))
-        score = scored(trained, work.data.test, session, label="retrained", size=work.train_size)
+        session.write(retrained, weights_bytes(trained.kept, {"train_size": str(work.train_size)}))
+        score = scored(
+            trained, work.data.test, session, label="retrained", size=work.train_size, ranks=work.ranks
+        )
         accuracy, files["retrained weights"] = score.accuracy, retrained
     result = search_result(
         problem, work.data, choices, work.train_size,
@@ -204,8 +224,9 @@ def retrain(
         sum(parameter.numel() for parameter in network.parameters()),
         files,
     )  # fmt: skip
-    session.folder.journal.sync()
-    session.folder.write(result_file, json.dumps(result_data(result), indent=2))
+    if work.ranks.leads:
+        session.folder.journal.sync()
+    session.write(result_file, json.dumps(result_data(result), indent=2))
     return result
 
 

@@ -18,6 +18,7 @@ from quadnas.search.problem import Problem
 from quadnas.search.strategy import OneShot, Selection, Strategy
 from quadnas.supernet.supernet import Supernet
 from quadnas.training.batch_norm import recompute_statistics
+from quadnas.training.distributed import ALONE, Ranks
 from quadnas.training.evaluation import evaluate
 from quadnas.training.loop import step_generator
 
@@ -70,7 +71,12 @@ class _Path(nn.Module):
 
 
 def held_out_loss(
-    problem: Problem, data: DataSet, train_size: int, strategy: Strategy, session: Session
+    problem: Problem,
+    data: DataSet,
+    train_size: int,
+    strategy: Strategy,
+    session: Session,
+    ranks: Ranks = ALONE,
 ) -> Callable[[Sequence[int]], float]:
     """The mean cross-entropy of an architecture with the weights of the strategy's supernet on held-out images.
 
@@ -79,7 +85,7 @@ def held_out_loss(
     Fashion-MNIST), that of so many by 0.003, a tenth of the spread of random architectures. Statistics of batch
     normalisation are those of ``STATISTICS_BATCHES`` training batches, with losses 0.001 off those with fifty.
     In budget units, a forward pass being a third of one: images / batch size / 3, with batch normalisation 3 more;
-    for batches of 64 no more than 14.
+    for batches of 64 no more than 14. The ``ranks`` share the images and all get the same.
     """
     settings = problem.settings
     held_out = data.held_out.subset(torch.arange(min(HELD_OUT_IMAGES, len(data.held_out))))
@@ -96,7 +102,8 @@ def held_out_loss(
             batches=STATISTICS_BATCHES,
             after_batch=session.batch_evaluated,
         )
-        found = evaluate(path, held_out, size=train_size, after_batch=session.batch_evaluated).loss
+        score = evaluate(path, held_out, size=train_size, after_batch=session.batch_evaluated, ranks=ranks)
+        found = score.loss
         session.emit(Compared(str(problem.space.architecture(choices)), found))
         return found
 

@@ -14,6 +14,7 @@ from quadnas.data.order import stable_seed
 from quadnas.registry import Registry
 from quadnas.search.problem import Problem
 from quadnas.supernet.supernet import Supernet
+from quadnas.training.distributed import ALONE, Ranks
 from quadnas.training.loop import Criterion, Loss
 
 
@@ -68,6 +69,8 @@ class OneShot(Strategy):
 
     supernet: Supernet
     """All weights; the loop's optimiser updates them."""
+    ranks: Ranks = ALONE
+    """Who shares every batch: what a strategy learns from its part, it averages over them, so that all agree."""
 
     @abstractmethod
     def losses(

@@ -1,12 +1,14 @@
 """The first stage of a search: train the supernet and learn the architecture parameters."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from quadnas.data.augmentation import Augmentation
 from quadnas.data.base import Batch, DataSet, Split
 from quadnas.data.batches import batches_per_epoch
 from quadnas.data.order import stable_seed
@@ -17,6 +19,7 @@ from quadnas.search.constraint import Multiplier
 from quadnas.search.objective import Term, architecture_loss
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import ArchitectureLearner, OneShot
+from quadnas.training.distributed import ALONE, Ranks
 from quadnas.training.loop import (
     Criterion,
     Learner,
@@ -43,15 +46,19 @@ class SupernetStage:
         train_size: int,
         device: torch.device,
         session: Session,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._problem, self._data, self._size, self._session = problem, data, train_size, session
-        self._strategy = strategy
+        self._strategy, self._ranks = strategy, ranks
+        strategy.ranks = ranks
         self._learned = strategy if isinstance(strategy, ArchitectureLearner) else None
         settings = problem.settings
         self._seed = settings.seed
         self._recipe = settings.recipe
         strategy.supernet.to(device)
-        self._learner = Learner(strategy.supernet, self._recipe, settings.seed, losses=self._losses)
+        self._learner = Learner(
+            strategy.supernet, self._recipe, settings.seed, losses=self._losses, ranks=ranks
+        )
         self._multipliers = [Multiplier(settings.schedule.multiplier_rate) for _ in problem.limits]
         per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
         self._warmup = settings.schedule.warmup_epochs * per_epoch
@@ -68,23 +75,25 @@ class SupernetStage:
             self._data.held_out,
             stable_seed("held out", self._seed),
             max(0, done - self._warmup) // self._every,
+            self._recipe.augmentation.without_mixing(),
         )
         for phase, stop in (("warm-up", self._warmup), ("search", self._steps)):
             if done < stop:
                 self._session.emit(PhaseStarted(phase, done, stop))
-                batches = self._batches(self._data.train, self._seed, done)
+                batches = self._batches(self._data.train, self._seed, done, self._recipe.augmentation)
                 train(self._learner, batches, (done, stop, self._steps), self._after_step)
                 self._session.commit(stop, self._snapshot)
                 done = stop
 
-    def _batches(self, split: Split, seed: int, start: int) -> Iterator[Batch]:
+    def _batches(self, split: Split, seed: int, start: int, augmentation: Augmentation) -> Iterator[Batch]:
         return batch_stream(
             split,
             self._recipe.batch_size,
             size=self._size,
             seed=seed,
             start=start,
-            augmentation=self._recipe.augmentation,
+            augmentation=augmentation,
+            shard=self._ranks.shard,
         )
 
     def _losses(self, piece: Batch, criterion: Criterion, step: int) -> Iterator[Loss]:
@@ -103,9 +112,12 @@ class SupernetStage:
 
     def _architecture_step(self, strategy: ArchitectureLearner, step: int) -> None:
         problem = self._problem
-        update = strategy.update_architecture(
-            self._held_out, step_generator(self._seed, "gates", step), self._architecture_loss
-        )
+        # no scale keeps the gradients of gates from vanishing in fp16
+        precise = nullcontext() if self._recipe.precision == "fp16" else self._learner.autocast()
+        with precise:
+            update = strategy.update_architecture(
+                self._held_out, step_generator(self._seed, "gates", step), self._architecture_loss
+            )
         probabilities = strategy.probabilities()
         where = f"the architecture step after step {step}"
         require_finite("loss", update.loss, where)

@@ -48,13 +48,19 @@ def gate_gradients(
         task = loss(logits)
         gradients = torch.autograd.grad(task, [visit.output for visit in visits])
         values = [
-            (gradient * (visit.output if k == visit.choice else visit.slot(visit.x, k)).detach()).sum()
+            _inner(gradient, visit.output if k == visit.choice else visit.slot(visit.x, k))
             for visit, gradient, row in zip(visits, gradients, asked, strict=True)
             for k in row.nonzero()[:, 0].tolist()
         ]
     gates = torch.zeros(asked.shape, dtype=torch.float64)
     gates[asked] = torch.stack(values).double().cpu()
     return GateGradients(task.detach(), logits.detach(), gates)
+
+
+def _inner(gradient: Tensor, output: Tensor) -> Tensor:
+    """Their inner product (), in fp32 at least, whatever precision the forward pass has."""
+    precise = torch.promote_types(gradient.dtype, torch.float32)
+    return (gradient.to(precise) * output.detach().to(precise)).sum()
 
 
 def _trace(supernet: Supernet, images: Tensor, path: Sequence[int]) -> tuple[Tensor, list[_Visit]]:

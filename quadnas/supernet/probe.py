@@ -10,7 +10,9 @@ from quadnas.supernet.supernet import Supernet, SupernetSlot
 
 
 class SwapProbe:
-    """Runs a path, and in every slot one candidate of ``others`` on the first ``images`` of the batch.
+    """Runs a path, and in every slot one candidate of ``others`` on so many ``images``, spread over the batch.
+
+    Equal parts of a batch, with as many images each, thus probe what the whole would.
 
     After the backward pass of a loss that is a mean over the batch, ``changes`` () is for every slot
     <dL/do, o_other - o_active> of those images, scaled to the batch: to first order, the change of that loss by
@@ -36,14 +38,17 @@ class SwapProbe:
     def _probed(self, x: Tensor, position: SupernetSlot, slot: int, choice: int) -> Tensor:
         y: Tensor = position(x, choice)
         with torch.no_grad(), statistics_kept(position):
-            difference = position(x[: self._images], self._others[slot]) - y[: self._images]
+            difference = position(self._part(x), self._others[slot]) - self._part(y)
 
         def credit(gradient: Tensor) -> None:
             share = len(difference) / len(gradient)
-            self._found[slot] = (gradient[: self._images].float() * difference.float()).sum() / share
+            self._found[slot] = (self._part(gradient).float() * difference.float()).sum() / share
 
         y.register_hook(credit)
         return y
+
+    def _part(self, values: Tensor) -> Tensor:
+        return values[:: max(1, len(values) // self._images)][: self._images]
 
     def changes(self) -> Tensor:
         """(slots,) on the CPU, double."""

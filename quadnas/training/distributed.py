@@ -1,9 +1,9 @@
-"""Several processes that train one network: each takes its share of every batch, rank 0 alone writes.
+"""Several processes that train one network or supernet: each takes its share of every batch, rank 0 alone writes.
 
 Source: PyTorch's DistributedDataParallel; ``torchrun --nproc-per-node N -m quadnas.cli train ...`` starts them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,7 @@ from quadnas.training.launch import launched
 
 TIMEOUT = timedelta(minutes=10)
 """For an answer of the others; a commit of rank 0 takes seconds."""
+BUCKET_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,31 @@ class Ranks:
         distributed.broadcast(shared, 0)
         return bytes(shared.tolist()).decode()
 
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Put the mean of everyone's gradients in their place, where there are any; at every rank the same have.
+
+        They travel together, ``BUCKET_BYTES`` at a time.
+        """
+        if self.world == 1:
+            return
+        bucket: list[Tensor] = []
+        for gradient in [p.grad for p in parameters if p.grad is not None]:
+            if bucket and (gradient.dtype, gradient.device) != (bucket[0].dtype, bucket[0].device):
+                self._average(bucket)
+                bucket = []
+            bucket.append(gradient)
+            if sum(part.nbytes for part in bucket) >= BUCKET_BYTES:
+                self._average(bucket)
+                bucket = []
+        if bucket:
+            self._average(bucket)
+
+    def _average(self, gradients: list[Tensor]) -> None:
+        means = self.mean(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        parts = means.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
     def check(self, module: nn.Module) -> None:
         """Raise MachineError if ``module`` cannot be trained like this: batch normalisation, not on GPUs."""
         if self.world > 1 and _normalizes(module) and compute_device().type != "cuda":
@@ -81,17 +107,21 @@ class Ranks:
                 f"on GPUs only, and this machine has none; train this network in one process, not {self.world}"
             )
 
+    def share_statistics(self, module: nn.Module) -> None:
+        """Make batch normalisation inside ``module`` see the whole batch; raises what ``check`` raises."""
+        self.check(module)
+        if self.world > 1 and _normalizes(module):
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)  # in place, as no module here is one itself
+
     def parallel(self, module: nn.Module) -> nn.Module:
         """The module whose backward pass averages the gradients of all ranks; it shares the weights.
 
-        Batch normalisation inside ``module`` is made to see the whole batch. Raises what ``check`` raises.
+        Raises what ``check`` raises.
         """
+        self.share_statistics(module)
         if self.world == 1:
             return module
-        self.check(module)
         device = compute_device()
-        if _normalizes(module):
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
 
 

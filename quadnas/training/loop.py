@@ -59,8 +59,9 @@ Losses = Callable[[Batch, Criterion, int], Iterator[Loss]]
 class Learner:
     """A module with all that changes it: its optimiser, its loss scale, and the average that follows it.
 
-    ``losses`` are by default the one of ``module``, with gradients averaged over the ``ranks`` that share its
-    batches; ``ema_decay`` is that of the recipe, for a module that is to be averaged.
+    Gradients are averaged over the ``ranks`` that share its batches: while they are computed if ``losses`` are, by
+    default, the one of ``module``, else once all are propagated, of the parameters that took part (every rank must
+    give losses of the same). ``ema_decay`` is that of the recipe, for a module that is to be averaged.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Learner:
     ) -> None:
         self.module, self._recipe, self._seed, self._ranks = module, recipe, seed, ranks
         self.average = averaged(module, ema_decay) if ema_decay else None
-        self._parallel = ranks.parallel(module)
+        self._parallel = module if losses else ranks.parallel(module)
+        if losses:
+            ranks.share_statistics(module)
         self._losses = losses or self._own_loss
         self._optimizer = recipe.optimizer(module)
         self._device = next(module.parameters()).device
@@ -93,6 +96,8 @@ class Learner:
         self._optimizer.zero_grad()
         with step_randomness(self._seed, number, self._ranks.rank, self._device):
             seen = self._backward(batch, number)
+        if self._parallel is self.module:
+            self._ranks.average_gradients(self.module.parameters())
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._recipe.clip_norm)
         # one copy to the host, and so one wait for the device, in the whole step
@@ -121,7 +126,7 @@ class Learner:
         losses = self._losses(piece, self._criterion, number)
         first: Loss | None = None
         while True:
-            with self._autocast():
+            with self.autocast():
                 loss = next(losses, None)
             if loss is None:
                 assert first is not None
@@ -136,7 +141,8 @@ class Learner:
     def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """Inside, forward passes are in the precision of the recipe."""
         dtype = AUTOCAST[self._recipe.precision]
         return torch.autocast(self._device.type, dtype, enabled=dtype is not None)
 

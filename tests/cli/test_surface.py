@@ -69,7 +69,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 def test_defaults_in_brackets_are_shown() -> None:
     text = quadnas("search", "--help").out
-    for default in ("[quadranet]", "[proxyless]", "[digits]", "[224]", "[0]"):
+    for default in ("[quadranet]", "[swap]", "[digits]", "[224]", "[0]"):
         assert default in text
 
 

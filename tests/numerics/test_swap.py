@@ -38,7 +38,7 @@ def batch(count: int = 8) -> Batch:
 def by_hand(
     net: Supernet, data: Batch, path: Sequence[int], others: Sequence[int], images: int
 ) -> list[float]:
-    """<dL/do, o_other - o_active> on the first images, slot by slot, from the outputs kept as leaves."""
+    """<dL/do, o_other - o_active> on images spread over the batch, by slot, from outputs kept as leaves."""
     changes = []
     for wanted in range(len(path)):
         x, slot = data.images.contiguous(memory_format=torch.channels_last), 0
@@ -56,7 +56,7 @@ def by_hand(
             slot += 1
         (gradient,) = torch.autograd.grad(F.cross_entropy(x, data.labels), leaf)
         scale = len(data.images) / images
-        changes.append(scale * (gradient * difference)[:images].sum().item())
+        changes.append(scale * (gradient * difference)[:: len(data.images) // images][:images].sum().item())
     return changes
 
 

@@ -22,7 +22,8 @@ from quadnas import cli
 from quadnas.blocks.base import BLOCKS
 from quadnas.data import batches as data_batches
 from quadnas.data.base import Batch, load_data
-from quadnas.report import progress  # noqa: F401 (the command line imports them when it runs)
+from quadnas.report import observers, page, progress  # noqa: F401 (imported by the command line when it runs)
+from quadnas.search.strategy import STRATEGIES
 from quadnas.training import evaluation, loop, standalone  # noqa: F401
 
 SECONDS, GRACE_SECONDS = 60, 5
@@ -111,6 +112,7 @@ def warm_up() -> None:
     weight.sum().backward()
     optimizer.step()
     list(BLOCKS)
+    list(STRATEGIES)
     load_data("digits")
 
 

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from quadnas.data.base import Batch
 from quadnas.search.gated import Gated, through_gates
 from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate
-from quadnas.supernet.gates import gate_gradients
-from quadnas.training.loop import accuracy_of
 
 
 @STRATEGIES.register("proxyless")
@@ -32,18 +29,15 @@ class Proxyless(Gated):
         pair = self._sample_pairs(generator)
         sampled = torch.zeros_like(self._priced).scatter(1, pair, True)
         first = torch.multinomial(self._pair_shares(pair).detach(), 1, generator=generator)
-        found = gate_gradients(
-            self.supernet, batch.images, pair.gather(1, first)[:, 0].tolist(), sampled,
-            lambda logits: F.cross_entropy(logits, batch.labels),
-        )  # fmt: skip
+        seen, gates = self._gate_gradients(batch, pair.gather(1, first)[:, 0], sampled)
 
         shares = torch.zeros_like(self.alpha).scatter_add(1, pair, self._pair_shares(pair))
         before = self._pair_mass(pair)
-        self._descend(loss(through_gates(found.loss, found.gates, shares), shares))
+        self._descend(loss(through_gates(seen.loss, gates, shares), shares))
         with torch.no_grad():
             shift = self._pair_mass(pair) - before
             self.alpha.scatter_(1, pair, self.alpha.gather(1, pair) - shift)
-        return ArchitectureUpdate(found.loss.item(), accuracy_of(found.logits, batch).item())
+        return seen
 
     def _sample_pairs(self, generator: torch.Generator) -> Tensor:
         """(slots, 2) candidates drawn without replacement ~ p; a slot with one candidate has it twice."""

@@ -7,13 +7,10 @@ touches the statistics of batch normalisation.
 from collections.abc import Iterator
 
 import torch
-from torch.nn import functional as F
 
 from quadnas.data.base import Batch
 from quadnas.search.gated import Gated, through_gates
 from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate
-from quadnas.supernet.gates import gate_gradients
-from quadnas.training.loop import accuracy_of
 
 
 @STRATEGIES.register("proxyless_full")
@@ -25,10 +22,7 @@ class ProxylessFull(Gated):
     ) -> ArchitectureUpdate:
         """The published gradient on all candidates, of which one per slot is active."""
         batch = next(held_out)
-        found = gate_gradients(
-            self.supernet, batch.images, self._draw(generator).tolist(), self._priced,
-            lambda logits: F.cross_entropy(logits, batch.labels),
-        )  # fmt: skip
+        seen, gates = self._gate_gradients(batch, self._draw(generator), self._priced)
         shares = self._distribution()
-        self._descend(loss(through_gates(found.loss, found.gates, shares), shares))
-        return ArchitectureUpdate(found.loss.item(), accuracy_of(found.logits, batch).item())
+        self._descend(loss(through_gates(seen.loss, gates, shares), shares))
+        return seen

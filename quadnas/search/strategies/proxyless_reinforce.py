@@ -46,14 +46,16 @@ class ProxylessReinforce(Gated):
         with torch.no_grad(), frozen(self.supernet):
             logits = [self.supernet(batch.images, path.tolist()) for path in paths]
             task_loss = torch.stack([F.cross_entropy(own, batch.labels) for own in logits]).mean()
-        accuracies = torch.stack([accuracy_of(own, batch) for own in logits]).cpu()
+        accuracies = torch.stack([accuracy_of(own, batch) for own in logits])
+        seen = self.ranks.mean(torch.cat([task_loss.double()[None], accuracies]).cpu())
+        accuracies = seen[1:]
         rewards = accuracies * torch.tensor([self._speed(path) for path in paths], dtype=torch.float64)
 
         mean = rewards.mean()
         self.baseline = mean if self.baseline.isnan() else self.baseline.lerp(mean, BASELINE_RATE)
         log_probabilities = self._log_distribution().T.gather(0, paths).sum(1)
         self._descend(-((rewards - self.baseline) * log_probabilities).mean())
-        return ArchitectureUpdate(task_loss.item(), accuracies.mean().item())
+        return ArchitectureUpdate(seen[0].item(), accuracies.mean().item())
 
     def state(self) -> dict[str, Tensor]:
         """Architecture parameters, their optimiser and the baseline."""

@@ -53,8 +53,11 @@ class Swap(SoftmaxLearner):
         factors: list[Tensor] = []  # what the training loop multiplies the loss by
         loss.register_hook(factors.append)
         yield Loss(loss, logits)
-        self._gains.observe(path, others, probe.changes() / factors[0].double().cpu())
-        self._seen = ArchitectureUpdate(loss.item(), accuracy_of(logits, batch).item())
+        seen = torch.stack([loss.detach().double(), accuracy_of(logits, batch)]).cpu()
+        changes = probe.changes() / factors[0].double().cpu()
+        changes, seen = self.ranks.mean(torch.cat([changes, seen])).split([len(path), 2])
+        self._gains.observe(path, others, changes)
+        self._seen = ArchitectureUpdate(*seen.tolist())
 
     def update_architecture(
         self, held_out: Iterator[Batch], generator: torch.Generator, loss: ArchitectureLoss
