@@ -17,7 +17,7 @@ from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search.loop import prepare, search
 from quadnas.search.settings import SearchSettings
-from quadnas.search.strategies.proxyless import Proxyless
+from quadnas.search.strategies.swap import Swap
 from quadnas.search.strategy import ArchitectureUpdate
 from quadnas.training.evaluation import evaluate
 
@@ -171,7 +171,7 @@ def test_infinite_weight_in_a_checkpoint(
 def test_diverging_architecture_step(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Proxyless, "update_architecture", lambda *_: ArchitectureUpdate(math.nan, 0.0))
+    monkeypatch.setattr(Swap, "update_architecture", lambda *_: ArchitectureUpdate(math.nan, 0.0))
     work = prepare(SearchSettings.model_validate_json(json.dumps(settings)))
     with (
         RunFolder.create(tmp_path / "run", settings) as folder,
