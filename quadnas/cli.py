@@ -4,6 +4,7 @@ Whatever imports torch is imported inside a command, so that a wrong argument is
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -113,39 +114,11 @@ def search(
         )
     if resume:
         check_resumable(resume, chosen, config, out)
-    from quadnas.report.front import front_text
-    from quadnas.report.observers import observed
-    from quadnas.report.page import write_report
-    from quadnas.report.tensorboard import require_tensorboard
-    from quadnas.report.terminal import architecture_text, short_answer, summary_text
-    from quadnas.run.events import Observer, all_of
-    from quadnas.run.interrupt import stop_requested
-    from quadnas.search import loop
-    from quadnas.training.distributed import joined
-
-    if tensorboard:
-        require_tensorboard()
-    with joined() as ranks, ExitStack() as held:
-        work, folder = _resumed_search(resume, ranks) if resume else _new_search(chosen, config, out, ranks)
-        settings, card = work.problem.settings, work.problem.model.card
-        observe: Observer = all_of()
-        if ranks.leads:
-            held.enter_context(folder)
-        stop = held.enter_context(stop_requested())
-        if ranks.leads:
-            observe = held.enter_context(observed(work, folder, sys.stderr, tensorboard=tensorboard))
-        result = loop.search(work, folder, observe, stop)
-        if ranks.leads:
-            write_report(folder, settings, result, card)
-    if not ranks.leads:
-        return
-    front = loop.read_front(settings, folder.path)
-    if as_json:
-        for point in front:
-            print_answer({"run": str(folder.path), **short_answer(point)}, as_json, "")
-    else:
-        summary = summary_text(settings, result, card, folder.path)
-        typer.echo(f"{architecture_text(result)}\n\n{summary}{front_text(front)}")
+    _search(
+        lambda ranks: _resumed_search(resume, ranks) if resume else _new_search(chosen, config, out, ranks),
+        tensorboard=tensorboard,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -321,6 +294,43 @@ def _training_settings(model: Path, chosen: dict[str, Any], config: Path | None)
         raise ConfigError(f"{config}: the model is given on the command line, not in a file; remove 'model'")
     merged["model"] = find_model(model).model_dump()
     return validated(merged, TrainSettings, str(config) if config else "the command line")
+
+
+def _search(begin: "Callable[[Ranks], tuple[Work, RunFolder]]", *, tensorboard: bool, as_json: bool) -> None:
+    """Carry a search out, alone or as one of several processes, and print what it found."""
+    from quadnas.report.front import front_text
+    from quadnas.report.observers import observed
+    from quadnas.report.page import write_report
+    from quadnas.report.tensorboard import require_tensorboard
+    from quadnas.report.terminal import architecture_text, short_answer, summary_text
+    from quadnas.run.events import Observer, all_of
+    from quadnas.run.interrupt import stop_requested
+    from quadnas.search import loop
+    from quadnas.training.distributed import joined
+
+    if tensorboard:
+        require_tensorboard()
+    with joined() as ranks, ExitStack() as held:
+        work, folder = begin(ranks)
+        settings, card = work.problem.settings, work.problem.model.card
+        observe: Observer = all_of()
+        if ranks.leads:
+            held.enter_context(folder)
+        stop = held.enter_context(stop_requested())
+        if ranks.leads:
+            observe = held.enter_context(observed(work, folder, sys.stderr, tensorboard=tensorboard))
+        result = loop.search(work, folder, observe, stop)
+        if ranks.leads:
+            write_report(folder, settings, result, card)
+    if not ranks.leads:
+        return
+    front = loop.read_front(settings, folder.path)
+    if as_json:
+        for point in front:
+            print_answer({"run": str(folder.path), **short_answer(point)}, as_json, "")
+    else:
+        summary = summary_text(settings, result, card, folder.path)
+        typer.echo(f"{architecture_text(result)}\n\n{summary}{front_text(front)}")
 
 
 def _new_search(

@@ -1,7 +1,7 @@
 """Space, architecture or model spec -> layers, plain network and its kernels; no supernet code inside."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 from operator import mul
 
@@ -16,22 +16,10 @@ from quadnas.errors import ConfigError
 from quadnas.latency.kernels import Kernel, Operator, chain
 from quadnas.latency.model import LatencyModel
 from quadnas.ops.drop_path import DropPath
+from quadnas.ops.statistics import statistics_kept
 from quadnas.resources import locate
 from quadnas.space.layer import Layer
 from quadnas.space.search_space import SearchSpace, Slot, SpaceFile, space_from
-
-
-@contextmanager
-def _statistics_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """A layer that is computed again does not count its batch again: the running statistics stay."""
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 class _Sequence(nn.Module):
@@ -49,11 +37,11 @@ class _Sequence(nn.Module):
     def _run(self, layer: nn.Module, x: Tensor) -> Tensor:
         if not (self.checkpointing and self.training):
             return layer(x)  # type: ignore[no-any-return]
-        norms = [module for module in layer.modules() if isinstance(module, _BatchNorm)]
-        if not norms or torch.compiler.is_compiling():  # torch.compile refuses contexts, and updates once
+        normed = any(isinstance(module, _BatchNorm) for module in layer.modules())
+        if not normed or torch.compiler.is_compiling():  # torch.compile refuses contexts, and updates once
             return checkpoint(layer, x, use_reentrant=False)  # type: ignore[no-any-return]
         return checkpoint(  # type: ignore[no-any-return]
-            layer, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(norms))
+            layer, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_kept(layer))
         )
 
     def set_drop_path(self, maximum: float) -> None:

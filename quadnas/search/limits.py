@@ -72,7 +72,7 @@ def size_limits(
             return macs(layers, input_size) if name == "macs" else _BY_LAYER[name](layers)
 
         costs = (
-            _macs_table(space, classes, input_size) if name == "macs" else _layer_table(space, classes, name)
+            macs_table(space, classes, input_size) if name == "macs" else _layer_table(space, classes, name)
         )
         return Limit(name, UNITS[name], maximum, costs, whole)
 
@@ -93,7 +93,8 @@ def _layer_table(space: SearchSpace, classes: int, name: str) -> CostTable:
     )
 
 
-def _macs_table(space: SearchSpace, classes: int, input_size: int) -> CostTable:
+def macs_table(space: SearchSpace, classes: int, input_size: int) -> CostTable:
+    """Multiply-accumulates of every candidate for one image of side ``input_size``."""
     fixed, slots = position_operators(space, classes, input_size)
     return CostTable(
         sum(operator.kernel.macs for found in fixed for operator in found),

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quadnas.network import position_operators
+from quadnas.search.limits import macs_table
 from quadnas.search.problem import Problem
 
 SWEEPS = 8
@@ -16,10 +16,10 @@ SWEEPS = 8
 
 def candidate_macs(problem: Problem) -> NDArray[np.float64]:
     """(slots, most candidates): multiply-accumulates of every candidate at deployment size, for one image."""
-    _, slots = position_operators(problem.space, problem.classes, problem.settings.input_size)
+    table = macs_table(problem.space, problem.classes, problem.settings.input_size)
     macs = np.zeros(tuple(problem.priced.shape))
-    for row, candidates in zip(macs, slots, strict=True):
-        row[: len(candidates)] = [sum(o.kernel.macs for o in operators) for operators in candidates]
+    for row, found in zip(macs, table.rows, strict=True):
+        row[: len(found)] = found
     return macs
 
 
