@@ -102,20 +102,24 @@ def is_free(price: float) -> bool:
 
 
 def caveats(records: Sequence[StageRecord]) -> Iterator[str]:
-    """A sentence for every stage with candidates that had no price, or whose kernels could not be told apart."""
-    for record in records:
-        if unpriced := record.unpriced:
+    """A sentence for every stage with candidates that had no price, or whose kernels could not be told apart.
+
+    Slots of one stage that differ, as where its first block reduces the map, are told of together.
+    """
+    for number, group in groupby(records, lambda record: record.number):
+        parts = tuple(group)
+        if unpriced := dict.fromkeys(name for part in parts for name in part.unpriced):
             yield (
-                f"Stage {record.number} could not use {', '.join(unpriced)}: the device has no price for some of "
-                "their operators."
+                f"Stage {number} could not use {', '.join(unpriced)}: the device has no price for some of their "
+                "operators."
             )
-        if alike := record.alike_kernels:
-            side = record.slots[0].train_map
-            names = f"{', '.join(map(str, alike[:-1]))} and {alike[-1]}"
-            yield (
-                f"Stage {record.number} was trained on {side}x{side} maps, where kernels {names} see the "
-                "same pixels: the search could not learn which of them is better."
-            )
+        for side, alike in dict.fromkeys((part.slots[0].train_map, part.alike_kernels) for part in parts):
+            if alike:
+                names = f"{', '.join(map(str, alike[:-1]))} and {alike[-1]}"
+                yield (
+                    f"Stage {number} was trained on {side}x{side} maps, where kernels {names} see the "
+                    "same pixels: the search could not learn which of them is better."
+                )
 
 
 def conditions(settings: SearchSettings, card: DeviceCard) -> str:

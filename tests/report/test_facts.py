@@ -1,7 +1,7 @@
 import pytest
 
 from quadnas.report.facts import caveats, fixed_ms, interval_text, ms, stages
-from quadnas.search.result import IntervalRecord
+from quadnas.search.result import IntervalRecord, SlotRecord
 
 from .example import search_result, slot
 
@@ -28,6 +28,25 @@ def test_kernels_that_see_the_same_pixels(side: int) -> None:
 def test_the_note_names_stage_map_and_kernels() -> None:
     (note,) = caveats(stages(search_result().slots))
     assert note.startswith("Stage 2 was trained on 2x2 maps, where kernels 3, 5 and 7 see the same pixels")
+
+
+def test_a_stage_whose_first_block_reduces_the_map_is_told_of_once() -> None:
+    """Its first slot lacks identity, and its price list differs: two records of one stage on the same maps."""
+    labels, prices = ("mbconv-k3", "mbconv-k7", "swin", "identity"), (2.0, 3.0, None, 0.0)
+
+    def record(stage: int, first: bool, train_map: int) -> SlotRecord:
+        count = 3 if first else 4
+        changes = {"labels": labels[:count], "latency_ms": prices[:count], "chosen": 0, "fits": ()}
+        return slot(stage, "identity", train_map).model_copy(update=changes)
+
+    slots = [record(0, True, 8), record(0, False, 8), record(1, True, 2), record(1, False, 2)]
+    slots[1] = slots[1].model_copy(update={"latency_ms": (2.0, None, None, 0.0)})
+    notes = list(caveats(stages(slots)))
+    assert len(stages(slots)) == 4
+    assert [note[:7] for note in notes] == ["Stage 1", "Stage 2", "Stage 2"]
+    assert "could not use swin, mbconv k7: the device" in notes[0]
+    assert "could not use swin: the device" in notes[1]
+    assert "2x2 maps, where kernels 3 and 7 see the same pixels" in notes[2]
 
 
 def test_the_interval_says_whether_measurements_checked_it() -> None:
