@@ -22,22 +22,27 @@ from quadnas.errors import DataError
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def _cores() -> int:
-    """This process's share of the machine's, among those that torchrun started there."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def _threads() -> int:
+    """As many as torch computes with, so that processes side by side share the cores in one way.
+
+    torchrun leaves torch one thread for each of its processes, which would starve a GPU: they share all cores.
+    """
+    processes = os.environ.get("LOCAL_WORLD_SIZE")
+    return torch.get_num_threads() if processes is None else max(1, (os.cpu_count() or 1) // int(processes))
 
 
 @dataclass(frozen=True, eq=False)
 class FileSplit(Split):
     """``paths`` holds one image file per label; at most ``lookahead`` + 1 batches are in memory.
 
+    ``workers`` threads decode, by default as many as torch has for this process when the split is made.
     Resizing is bicubic, and evaluation keeps the centred 7/8 (224 of 256 pixels), as the published ImageNet
     recipes have it.
     """
 
     paths: tuple[str, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    workers: int = field(default_factory=_cores)
+    workers: int = field(default_factory=_threads)
 
     lookahead = 2
 

@@ -136,6 +136,29 @@ def test_batches_depend_neither_on_the_number_of_threads_nor_on_the_start(tmp_pa
     assert not torch.equal(another[0].images, runs[0][0].images)
 
 
+@pytest.mark.parametrize(
+    ("threads", "processes", "expected"), [(1, None, 1), (3, None, 3), (1, "2", 6), (1, "99", 1)]
+)
+def test_images_are_decoded_by_as_many_threads_as_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, processes: str | None, expected: int
+) -> None:
+    """As ``quadnas compare --workers`` divides them; torchrun's processes, of one thread each, share 12 cores."""
+    for i in range(8):
+        noisy(tmp_path / "ab"[i % 2] / f"{i}.png", i)
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        train = load_data(f"folder:{tmp_path}").train
+    finally:
+        torch.set_num_threads(before)
+    assert isinstance(train, FileSplit)
+    assert train.workers == expected
+
+
 def test_evaluation_takes_the_centre_and_ignores_the_edge(tmp_path: Path) -> None:
     """Of 80 x 48 pixels the centred square of 42 remains: columns 19 to 61, rows 3 to 45."""
     pixels = np.random.default_rng(8).integers(0, 256, (48, 80, 3), dtype=np.uint8)
