@@ -5,11 +5,13 @@ from pathlib import Path
 
 from benchmarks.ground_truth.plan import Truth
 from benchmarks.ground_truth.report import report
+from benchmarks.ground_truth.searches import RIVALS, search_together
 from benchmarks.ground_truth.training import work_together
 from quadnas.data.augmentation import NO_AUGMENTATION
 from quadnas.training.recipe import Recipe
 
 TABLE = Path(__file__).with_name("fashion_truth.jsonl")
+SEARCHES = Path(__file__).with_name("searches.jsonl")
 FASHION = Truth(
     space="fashion_truth",
     data="fashion-mnist",
@@ -28,18 +30,27 @@ FASHION = Truth(
 
 
 def main() -> None:
-    """``train`` goes on with the table, ``fit`` says what it holds."""
+    """``train`` goes on with the table, ``fit`` says what it holds; ``search`` goes on with the searches."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train what is missing; may be killed and started again")
     training.add_argument("--out", type=Path, default=TABLE)
-    training.add_argument("--processes", type=int, default=2)
+    training.add_argument("--searches", type=Path, default=SEARCHES, help="whose choices are trained at last")
     fitting = commands.add_parser("fit", help="noise, ceiling, fit, effects, the best networks")
-    fitting.add_argument("--table", type=Path, default=TABLE)
-    fitting.add_argument("--picture", type=Path)
+    searching = commands.add_parser("search", help="search what is missing; may be killed and started again")
+    searching.add_argument("--out", type=Path, default=SEARCHES)
+    searching.add_argument("--strategies", nargs="+", choices=RIVALS, default=list(RIVALS))
+    searching.add_argument("--seeds", type=int, default=5)
+    for working in (training, searching):
+        working.add_argument("--processes", type=int, default=2)
+    for reading in (fitting,):
+        reading.add_argument("--table", type=Path, default=TABLE)
+        reading.add_argument("--picture", type=Path)
     options = parser.parse_args()
     if options.command == "train":
-        work_together(FASHION, options.out, options.processes)
+        work_together(FASHION, options.out, options.searches, options.processes)
+    elif options.command == "search":
+        search_together(FASHION, options.out, options.strategies, options.seeds, options.processes)
     else:
         report(FASHION, options.table, options.picture)
 

@@ -1,16 +1,17 @@
 """Training the networks of a plan, one thread each, by as many processes as there are to share it."""
 
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from benchmarks.ground_truth.answers import SearchTable, chosen_networks
 from benchmarks.ground_truth.fit import finalists
 from benchmarks.ground_truth.plan import (
+    ANSWER_SEEDS,
     FINAL_SEEDS,
     Choices,
     Training,
@@ -20,20 +21,20 @@ from benchmarks.ground_truth.plan import (
     relative_costs,
     stratified,
 )
+from benchmarks.ground_truth.sharing import Job, in_processes, work_off
 from benchmarks.ground_truth.table import Row, TruthTable
 from quadnas.compare.networks import latencies_ms, size_of
 from quadnas.data.base import DataSet, load_data
 from quadnas.data.batches import batches_per_epoch
-from quadnas.errors import CoverageError, MachineError
+from quadnas.errors import CoverageError
 from quadnas.latency.table import CostTable
 from quadnas.network import load_space
+from quadnas.space.architecture import Architecture
 from quadnas.space.model_spec import IMAGENET_INPUT, ModelSpec
 from quadnas.space.search_space import SearchSpace
 from quadnas.training.evaluation import evaluate
 from quadnas.training.loop import Learner, batch_stream, train
 from quadnas.training.standalone import new_network
-
-POLL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Workshop:
         trainings = (Training(choices, seed) for group in chosen for seed in FINAL_SEEDS for choices in group)
         return list(dict.fromkeys(trainings))
 
+    def answers(self, chosen: Iterable[str]) -> list[Training]:
+        """The trainings of what searches chose, seed by seed: those of the finalists among them are the same."""
+        choices = [self.space.choices(Architecture.parse(name)) for name in chosen]
+        return [Training(one, seed) for seed in ANSWER_SEEDS for one in choices]
+
 
 def _rounded(latency_ms: float | None) -> float:
     assert latency_ms is not None, "the plan asks for devices that price every candidate"
@@ -111,56 +117,41 @@ def open_workshop(truth: Truth) -> Workshop:
 def work(
     truth: Truth,
     out: Path,
+    searches: Path,
     *,
     sleep: Callable[[float], None] = time.sleep,
     observe: Callable[[Row], None] = lambda _: None,
 ) -> None:
     """Train what is not in the table ``out`` yet and nobody else is training, until all is done.
 
-    Ends early, between two trainings, if the process that started this one is gone.
+    That is the plan, then the finalists that follow from it, then what was chosen by the ``searches`` made so far.
     """
     torch.set_num_threads(1)
-    parent = os.getppid()
     workshop = open_workshop(truth)
     architectures = workshop.architectures()
-    table = TruthTable(out, truth.header(workshop.space, workshop.data, architectures))
     planned = list(plan(truth, architectures))
-    while os.getppid() == parent:
-        rows = table.rows()
-        missing = workshop.missing(planned, rows) or workshop.missing(workshop.final(rows), rows)
-        if not missing:
-            return
-        row = next(filter(None, (_claimed(workshop, training, table) for training in missing)), None)
-        if row:
-            observe(row)
-        else:
-            sleep(POLL_SECONDS)
+
+    def missing(rows: Sequence[Row]) -> Iterator[Job[Row]]:
+        wanted = workshop.missing(planned, rows)
+        if not wanted:
+            answers = workshop.answers(chosen_networks(SearchTable(searches).rows()))
+            wanted = workshop.missing(dict.fromkeys([*workshop.final(rows), *answers]), rows)
+        for training in wanted:
+            yield (workshop.name(training), training.seed), partial(workshop.train, training)
+
+    table = TruthTable(out, truth.header(workshop.space, workshop.data, architectures))
+    work_off(table, missing, sleep=sleep, observe=observe)
 
 
-def _claimed(workshop: Workshop, training: Training, table: TruthTable) -> Row | None:
-    """Do a training that nobody else does, and add it to the table; None if somebody does or did."""
-    architecture = workshop.name(training)
-    with table.claimed(architecture, training.seed) as free:
-        if not free or any(
-            (row.architecture, row.seed) == (architecture, training.seed) for row in table.rows()
-        ):
-            return None
-        row = workshop.train(training)
-        table.append(row)
-        return row
-
-
-def work_together(truth: Truth, out: Path, processes: int) -> None:
+def work_together(truth: Truth, out: Path, searches: Path, processes: int) -> None:
     """``work`` in so many processes; raises MachineError if one of them fails."""
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_worker, args=(truth, out), daemon=True) for _ in range(processes)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if failed := [str(worker.exitcode) for worker in workers if worker.exitcode]:
-        raise MachineError(f"{len(failed)} of {processes} processes failed (exit code {', '.join(failed)})")
+    in_processes(_worker, (truth, out, searches), processes)
 
 
-def _worker(truth: Truth, out: Path) -> None:
-    work(truth, out, observe=lambda row: print(row.model_dump_json(exclude={"latency_ms"}), flush=True))
+def _worker(truth: Truth, out: Path, searches: Path) -> None:
+    work(
+        truth,
+        out,
+        searches,
+        observe=lambda row: print(row.model_dump_json(exclude={"latency_ms"}), flush=True),
+    )

@@ -22,51 +22,16 @@ from benchmarks.ground_truth.fit import (
     similarity,
     whole_space,
 )
-from benchmarks.ground_truth.plan import FINAL_SEEDS, Training, Truth, plan, relative_costs, stratified
+from benchmarks.ground_truth.plan import FINAL_SEEDS, Training, plan, relative_costs, stratified
 from benchmarks.ground_truth.report import report
 from benchmarks.ground_truth.table import Row, TruthTable
 from benchmarks.ground_truth.training import open_workshop, work
 from quadnas.compare.statistics import Noise
-from quadnas.data.augmentation import NO_AUGMENTATION
 from quadnas.errors import ConfigError, DataError
 from quadnas.latency.table import CostTable
 from quadnas.space.search_space import SearchSpace
-from quadnas.training.recipe import Recipe
+from tests.benchmarks.truths import HEADER, SEVEN, SPACE, row, tiny_truth
 from tests.toy import toy_space
-
-SEVEN = "[{block: quadra, kernel: [3, 5, 7], expansion: [2, 4]}, {block: identity}]"
-SPACE = """
-format: quadnas-space/1
-description: Two slots.
-candidates: [{block: quadra, kernel: [3], expansion: [2]}, {block: identity}]
-stem: {block: patchify, stride: 4}
-downsample: {block: downsample, stride: 2}
-stages: [{channels: 8, depth: 2}]
-head: {block: classifier}
-"""
-HEADER = {"space": "toy", "epochs": 1}
-
-
-def row(architecture: str, seed: int = 0, **values: float) -> Row:
-    """A row whose costs do not matter."""
-    scores = {"accuracy": 0.5, "loss": 1.0, **values}
-    return Row(
-        architecture=architecture, seed=seed, seconds=1.0, latency_ms={}, macs=1, parameters=1,
-        accuracy=scores["accuracy"], loss=scores["loss"],
-    )  # fmt: skip
-
-
-def tiny_truth(folder: Path, **changes: object) -> Truth:
-    """All four networks of two slots, trained for two steps."""
-    path = folder / "tiny.yaml"
-    path.write_text(SPACE)
-    known = {
-        "space": str(path), "data": "digits", "train_images": 64, "train_size": 16, "epochs": 1,
-        "recipe": Recipe(batch_size=32, augmentation=NO_AUGMENTATION), "devices": ("cortexA76",), "input_size": 32,
-        "networks": 4, "repeated": 2, "seeds": 2, "limits": (0.5,), "finalists": 1,
-    }  # fmt: skip
-    return Truth.model_validate({**known, **changes})
-
 
 # the plan
 
@@ -133,7 +98,7 @@ def test_a_torn_line_is_dropped_and_a_damaged_one_refused(tmp_path: Path) -> Non
     table.append(row("c"))
     assert [r.architecture for r in table.rows()] == ["a", "c"]
     path.write_text(path.read_text().replace('"seed"', '"sead"'))
-    with pytest.raises(DataError, match="no training"):
+    with pytest.raises(DataError, match="none of its trainings"):
         table.rows()
 
 
@@ -174,7 +139,7 @@ def test_the_same_training_gives_the_same_numbers_and_another_seed_others(tmp_pa
 
 
 def test_a_killed_run_goes_on_and_trains_nothing_twice(tmp_path: Path) -> None:
-    truth, path = tiny_truth(tmp_path), tmp_path / "table.jsonl"
+    truth, path, searches = tiny_truth(tmp_path), tmp_path / "table.jsonl", tmp_path / "none.jsonl"
 
     class KilledError(Exception):
         pass
@@ -184,9 +149,9 @@ def test_a_killed_run_goes_on_and_trains_nothing_twice(tmp_path: Path) -> None:
             raise KilledError
 
     with pytest.raises(KilledError):
-        work(truth, path, observe=kill)
+        work(truth, path, searches, observe=kill)
     begun = path.read_bytes()
-    work(truth, path)
+    work(truth, path, searches)
     assert path.read_bytes().startswith(begun)
     rows = TruthTable(path).rows()
     pairs = [(r.architecture, r.seed) for r in rows]
@@ -194,14 +159,14 @@ def test_a_killed_run_goes_on_and_trains_nothing_twice(tmp_path: Path) -> None:
     assert sorted(seed for _, seed in pairs) == [0] * 4 + [1] * 2 + list(FINAL_SEEDS)
     assert len({name for name, _ in pairs}) == 4
     whole = tmp_path / "whole.jsonl"
-    work(truth, whole)
+    work(truth, whole, searches)
     assert [r.model_copy(update={"seconds": 0.0}) for r in TruthTable(whole).rows()] == [
         r.model_copy(update={"seconds": 0.0}) for r in rows
     ]
-    work(truth, path)
+    work(truth, path, searches)
     assert len(TruthTable(path).rows()) == len(rows), "nothing is left to do"
     with pytest.raises(ConfigError, match="epochs differ"):
-        work(truth.model_copy(update={"epochs": 2}), path)
+        work(truth.model_copy(update={"epochs": 2}), path, searches)
     assert json.loads(begun.splitlines()[0])["recipe"]["batch_size"] == 32
 
 
