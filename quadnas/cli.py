@@ -244,7 +244,7 @@ def why(
     """Say of every slot why it holds its block: what it costs and gains against the next best that would fit."""
     from quadnas.report.terminal import why_text
     from quadnas.run.folder import RunFolder
-    from quadnas.search.loop import RESULT
+    from quadnas.search.front import RESULT
     from quadnas.search.result import read_result
 
     folder = RunFolder.open(run)
@@ -306,6 +306,7 @@ def _search(begin: "Callable[[Ranks], tuple[Work, RunFolder]]", *, tensorboard: 
     from quadnas.run.events import Observer, all_of
     from quadnas.run.interrupt import stop_requested
     from quadnas.search import loop
+    from quadnas.search.front import read_front
     from quadnas.training.distributed import joined
 
     if tensorboard:
@@ -324,7 +325,7 @@ def _search(begin: "Callable[[Ranks], tuple[Work, RunFolder]]", *, tensorboard: 
             write_report(folder, settings, result, card)
     if not ranks.leads:
         return
-    front = loop.read_front(settings, folder.path)
+    front = read_front(settings, folder.path)
     if as_json:
         for point in front:
             print_answer({"run": str(folder.path), **short_answer(point)}, as_json, "")

@@ -10,7 +10,7 @@ from quadnas.registry import Registry
 from quadnas.resources import is_name
 from quadnas.run.atomic import commit_bytes
 from quadnas.run.folder import RunFolder
-from quadnas.search.loop import INHERITED, MODEL, RETRAINED
+from quadnas.search.front import MODEL, RETRAINED, WEIGHTS
 from quadnas.space.model_family import find_model, find_models
 from quadnas.space.model_spec import ModelSpec, load_model_spec
 from quadnas.space.net_config import NET_CONFIG_SUFFIXES
@@ -106,10 +106,10 @@ def _run_jobs(run: Path, out: Path) -> list[_Job]:
         raise ConfigError(
             f"{run} is an experiment, which has no one network; export an arm of it, {run}/arms/ARM"
         )
-    if not (run / INHERITED).is_file():
+    if not (run / WEIGHTS).is_file():
         raise ConfigError(
             f"{run} holds no finished network yet; go on with it by quadnas {command} --resume {run}"
         )
     spec = load_model_spec(run / MODEL)
-    both = ((INHERITED, out), (RETRAINED, out.with_stem(f"{out.stem}-retrained")))
+    both = ((WEIGHTS, out), (RETRAINED, out.with_stem(f"{out.stem}-retrained")))
     return [(spec, run / weights, path) for weights, path in both if (run / weights).is_file()]

@@ -16,7 +16,7 @@ from quadnas.report.running import Running
 from quadnas.report.sentences import sentence, with_error
 from quadnas.report.why import stories
 from quadnas.run.folder import RunFolder
-from quadnas.search.loop import read_front
+from quadnas.search.front import read_front
 from quadnas.search.result import SearchResult, SlotRecord
 from quadnas.search.settings import SearchSettings
 

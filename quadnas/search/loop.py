@@ -2,9 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from quadnas.run.events import Derived, Evaluated, Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search.derivation import model_spec, search_result
+from quadnas.search.front import RESULT, files_of
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result, result_data
 from quadnas.search.selection import affordable_comparisons, held_out_loss, inherited, selection
@@ -29,9 +29,6 @@ from quadnas.training.distributed import ALONE, Ranks, SharedSession
 from quadnas.training.evaluation import evaluate
 from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
-
-RESULT, MODEL = "result.json", "model.yaml"
-INHERITED, RETRAINED = "model.safetensors", "retrained.safetensors"
 
 Finding = dict[str, Any]
 """What was chosen under one limit: ``choices`` and ``inherited_accuracy``."""
@@ -72,18 +69,6 @@ def prepare(settings: SearchSettings, ranks: Ranks = ALONE) -> Work:
     return Work(problem, data.to(device), train_size, device, ranks)
 
 
-def _check_ranks(problem: Problem, data: DataSet, ranks: Ranks) -> None:
-    """Raise ConfigError or MachineError if several processes cannot share the batches or train the candidates."""
-    recipe, slots = problem.settings.recipe, problem.space.slots
-    mixes = recipe.augmentation.mixes
-    for split, pairs in ((data.train, mixes), (data.training, mixes), (data.held_out, False)):
-        ranks.shard.of_batch(min(recipe.batch_size, len(split)), pairs=pairs)
-    for number in range(max(len(slot.candidates) for slot in slots)):
-        choices = [min(number, len(slot.candidates) - 1) for slot in slots]
-        with torch.device("meta"):
-            ranks.check(Network(problem.space.layers(choices, problem.classes)))
-
-
 def search(
     work: Work,
     folder: RunFolder,
@@ -116,42 +101,12 @@ def search(
     return result
 
 
-def file_name(name: str, limit_ms: float, settings: SearchSettings) -> str:
-    """The name of a file of one limit of a front; the loosest has plain names, as a search under one limit."""
-    if limit_ms == settings.max_latency_ms:
-        return name
-    stem, suffix = name.split(".")
-    return f"{stem}-{limit_ms:g}ms.{suffix}".replace("+", "")
-
-
-def read_front(settings: SearchSettings, path: Path) -> tuple[SearchResult, ...]:
-    """The results under every limit of a finished search, the tightest first; raises DataError."""
-    limits_ms = sorted((*settings.tighter_limits_ms, settings.max_latency_ms))
-    return tuple(read_result(path / file_name(RESULT, limit_ms, settings)) for limit_ms in limits_ms)
-
-
 def train_supernet(work: Work, session: SharedSession, checkpoint: Checkpoint | None) -> Strategy:
     """The strategy, which has learned what it can."""
     problem = work.problem
-    if problem.unlimited and checkpoint is None:
-        limits = " and ".join(
-            f"within {limit.text(limit.value)} (at most {limit.text(limit.costs.range[1])})"
-            for limit in problem.limits
-        )
-        session.emit(
-            Notice(
-                f"every network of {problem.space.name} is {limits}: the limit does not bind, the search goes on "
-                "without it"
-            )
-        )
-    if problem.unpriced and checkpoint is None:
-        devices = " or ".join(model.card.device for model in problem.models)
-        session.emit(
-            Notice(
-                f"{devices} has no price for some operators of {', '.join(problem.unpriced)}: "
-                "the search leaves them out"
-            )
-        )
+    if checkpoint is None:
+        for text in _notices(problem):
+            session.emit(Notice(text))
     strategy = new_strategy(problem)
     if isinstance(strategy, OneShot):
         SupernetStage(
@@ -177,9 +132,9 @@ def choose(work: Work, problem: Problem, strategy: Strategy, session: SharedSess
     )
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = inherited(problem, work.data.training, work.train_size, work.device, strategy, choices, session)
-    model, weights = _names(work, problem, MODEL, INHERITED)
-    session.write(model, write_yaml(spec))
-    session.write(weights, weights_bytes(network, {"train_size": str(work.train_size)}))
+    files = files_of(problem.settings.max_latency_ms, work.problem.settings)
+    session.write(files.model, write_yaml(spec))
+    session.write(files.weights, weights_bytes(network, {"train_size": str(work.train_size)}))
     score = evaluate(
         network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated, ranks=work.ranks
     )
@@ -203,33 +158,59 @@ def retrain(
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = Network(spec.layers).to(work.device)
     accuracy = findings[number]["inherited_accuracy"]
-    model, weights, retrained, result_file = _names(work, problem, MODEL, INHERITED, RETRAINED, RESULT)
-    files = {"model": model, "inherited weights": weights}
+    files = files_of(settings.max_latency_ms, work.problem.settings)
+    written = {"model": files.model, "inherited weights": files.weights}
     if settings.schedule.retrain_epochs:
         if checkpoint is None:
-            load_weights(network, session.folder.path / weights)
+            load_weights(network, session.folder.path / files.weights)
         trained = TrainingStage(
             network, work.data.training, settings.recipe, session,
             epochs=settings.schedule.retrain_epochs, size=work.train_size, seed=settings.seed,
             findings={"findings": findings, "done": number}, ranks=work.ranks,
         ).run(checkpoint)  # fmt: skip
-        session.write(retrained, weights_bytes(trained.kept, {"train_size": str(work.train_size)}))
+        session.write(files.retrained, weights_bytes(trained.kept, {"train_size": str(work.train_size)}))
         score = scored(
             trained, work.data.test, session, label="retrained", size=work.train_size, ranks=work.ranks
         )
-        accuracy, files["retrained weights"] = score.accuracy, retrained
+        accuracy, written["retrained weights"] = score.accuracy, files.retrained
     result = search_result(
         problem, work.data, choices, work.train_size,
         (findings[number]["inherited_accuracy"], accuracy),
         sum(parameter.numel() for parameter in network.parameters()),
-        files,
+        written,
     )  # fmt: skip
     if work.ranks.leads:
         session.folder.journal.sync()
-    session.write(result_file, json.dumps(result_data(result), indent=2))
+    session.write(files.result, json.dumps(result_data(result), indent=2))
     return result
 
 
-def _names(work: Work, problem: Problem, *files: str) -> tuple[str, ...]:
-    limit_ms = problem.settings.max_latency_ms
-    return tuple(file_name(name, limit_ms, work.problem.settings) for name in files)
+def _check_ranks(problem: Problem, data: DataSet, ranks: Ranks) -> None:
+    """Raise ConfigError or MachineError if several processes cannot share the batches or train the candidates."""
+    recipe, slots = problem.settings.recipe, problem.space.slots
+    mixes = recipe.augmentation.mixes
+    for split, pairs in ((data.train, mixes), (data.training, mixes), (data.held_out, False)):
+        ranks.shard.of_batch(min(recipe.batch_size, len(split)), pairs=pairs)
+    for number in range(max(len(slot.candidates) for slot in slots)):
+        choices = [min(number, len(slot.candidates) - 1) for slot in slots]
+        with torch.device("meta"):
+            ranks.check(Network(problem.space.layers(choices, problem.classes)))
+
+
+def _notices(problem: Problem) -> Iterator[str]:
+    """What the user should know before anything trains."""
+    if problem.unlimited:
+        limits = " and ".join(
+            f"within {limit.text(limit.value)} (at most {limit.text(limit.costs.range[1])})"
+            for limit in problem.limits
+        )
+        yield (
+            f"every network of {problem.space.name} is {limits}: the limit does not bind, the search goes on "
+            "without it"
+        )
+    if problem.unpriced:
+        devices = " or ".join(model.card.device for model in problem.models)
+        yield (
+            f"{devices} has no price for some operators of {', '.join(problem.unpriced)}: "
+            "the search leaves them out"
+        )

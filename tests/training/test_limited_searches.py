@@ -16,6 +16,7 @@ from quadnas.run.events import Event, PhaseStarted
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search import loop
+from quadnas.search.front import read_front
 from quadnas.search.problem import pose
 from quadnas.search.result import read_result
 from quadnas.search.settings import LatencyLimit, SearchSettings
@@ -122,7 +123,7 @@ def test_a_front_goes_on_wherever_it_was_stopped(space: Path, tmp_path: Path) ->
     chosen = front(space)
     with RunFolder.create(tmp_path / "whole", chosen.model_dump(mode="json")) as folder:
         result = loop.search(loop.prepare(chosen), folder, lambda event: None, StopFlag())
-    points = loop.read_front(chosen, tmp_path / "whole")
+    points = read_front(chosen, tmp_path / "whole")
     assert [point.limit_ms for point in points] == [1.6, 3.0, 4.0]
     assert points[-1] == result
     for point in points:

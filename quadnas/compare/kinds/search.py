@@ -26,6 +26,7 @@ from quadnas.report.page import write_report
 from quadnas.run.folder import RunFolder
 from quadnas.search import loop
 from quadnas.search.derivation import model_spec
+from quadnas.search.front import MODEL
 from quadnas.search.settings import SearchSettings
 from quadnas.space.architecture import Architecture
 from quadnas.space.model_family import find_model
@@ -211,7 +212,7 @@ class SearchWork(Work):
             record, spec, trained_in = _NOT_SEARCHED, self._given[unit.arm], path
         else:
             record = self._search(unit.arm, seed, path, bench)
-            spec, trained_in = load_model_spec(path / loop.MODEL), path / _TRAINING
+            spec, trained_in = load_model_spec(path / MODEL), path / _TRAINING
         if experiment.training is not None:
             record = {**record, "accuracy": self._train(unit.arm, seed, spec, trained_in, bench)}
         size = experiment.input_size(unit.arm)
