@@ -3,9 +3,11 @@
 import argparse
 from pathlib import Path
 
+from benchmarks.ground_truth.comparison import compare
 from benchmarks.ground_truth.plan import Truth
 from benchmarks.ground_truth.report import report
-from benchmarks.ground_truth.searches import RIVALS, search_together
+from benchmarks.ground_truth.rivals import RIVALS
+from benchmarks.ground_truth.searches import search_together
 from benchmarks.ground_truth.training import work_together
 from quadnas.data.augmentation import NO_AUGMENTATION
 from quadnas.training.recipe import Recipe
@@ -30,7 +32,7 @@ FASHION = Truth(
 
 
 def main() -> None:
-    """``train`` goes on with the table, ``fit`` says what it holds; ``search`` goes on with the searches."""
+    """``train`` goes on with the table, ``fit`` says what it holds; ``search`` and ``compare`` likewise."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train what is missing; may be killed and started again")
@@ -43,7 +45,9 @@ def main() -> None:
     searching.add_argument("--seeds", type=int, default=5)
     for working in (training, searching):
         working.add_argument("--processes", type=int, default=2)
-    for reading in (fitting,):
+    comparing = commands.add_parser("compare", help="regret, ranking and cost of the searches")
+    comparing.add_argument("--searches", type=Path, default=SEARCHES)
+    for reading in (fitting, comparing):
         reading.add_argument("--table", type=Path, default=TABLE)
         reading.add_argument("--picture", type=Path)
     options = parser.parse_args()
@@ -51,6 +55,8 @@ def main() -> None:
         work_together(FASHION, options.out, options.searches, options.processes)
     elif options.command == "search":
         search_together(FASHION, options.out, options.strategies, options.seeds, options.processes)
+    elif options.command == "compare":
+        compare(FASHION, options.table, options.searches, options.picture)
     else:
         report(FASHION, options.table, options.picture)
 

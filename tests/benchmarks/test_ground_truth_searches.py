@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks.ground_truth.answers import SearchRow, SearchTable, chosen_networks
 from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Truth
-from benchmarks.ground_truth.searches import RIVALS, Arena, Search, limit_points, search_all, searches
+from benchmarks.ground_truth.rivals import RIVALS, Search, limit_points, searches
+from benchmarks.ground_truth.searches import Arena, search_all
 from benchmarks.ground_truth.table import TruthTable
 from benchmarks.ground_truth.training import open_workshop, work
 from quadnas.errors import ConfigError

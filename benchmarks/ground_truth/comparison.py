@@ -1,0 +1,139 @@
+"""The searches side by side: Markdown tables of regret, ranking and cost, and a picture."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.ground_truth.answers import SearchRow, SearchTable, chosen_networks
+from benchmarks.ground_truth.contest_figure import contest_picture
+from benchmarks.ground_truth.contests import OURS, BySeed, contests, gathered, mean_regrets, pairs, regret
+from benchmarks.ground_truth.plan import Truth, latency_tables, relative_costs, stratified
+from benchmarks.ground_truth.ranking import EVERYWHERE, Taus, all_taus, ceilings, ranked_truth
+from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judge, Judged, judged
+from benchmarks.ground_truth.report import SCORES
+from benchmarks.ground_truth.table import TruthTable
+from quadnas.compare.statistics import Interval, mean_interval
+from quadnas.data.base import load_data
+from quadnas.errors import DataError
+from quadnas.network import load_space
+
+BY_FIT = "~"
+"""Marks what rests on the fit, because some of the trainings are still missing."""
+
+
+def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> None:
+    """Print how the searches compare on a truth; raises DataError for too few trainings or searches."""
+    rows, found = TruthTable(table).rows(), SearchTable(searches).rows()
+    if not found:
+        raise DataError(
+            f"{searches} holds no searches; make some with python -m benchmarks.ground_truth search"
+        )
+    space, data = load_space(truth.space), load_data(truth.data, limit=truth.train_images)
+    tables = latency_tables(truth, space, len(data.classes))
+    planned = stratified(relative_costs(list(tables.values())), truth.networks)
+    judges = {key: Judge(truth, space, tables, rows, key) for key in HIGHER_IS_BETTER}
+    verdicts = judged(found, judges)
+    taus = all_taus(ranked_truth(space, planned, rows, truth.devices), found)
+    highest = ceilings(judges["loss"], rows, space, truth.devices)
+    print(f"{len(found)} searches chose {len(chosen_networks(found))} networks; {_noise(judges)}\n")
+    print(limits_table(verdicts), "\n")
+    print(summary_table(verdicts, found), "\n")
+    print(ranking_table(taus, highest), "\n")
+    print(pairs_table(contests(verdicts, taus, truth.devices)))
+    if picture:
+        contest_picture(verdicts, taus, highest).savefig(picture, dpi=120)
+
+
+def _noise(judges: Mapping[str, Judge]) -> str:
+    noises = " and ".join(
+        f"{SCORES[key][0] * judge.noise.deviation:.3g} {SCORES[key][1]}" for key, judge in judges.items()
+    )
+    return f"the noise of one training, the unit of regret, is {noises}"
+
+
+def limits_table(verdicts: Sequence[Judged]) -> str:
+    """What each strategy chose under each limit, over the seeds."""
+    head = ["strategy", "device", "limit, ms", "used", "accuracy, %", "cross-entropy",
+            "regret (accuracy)", "regret (cross-entropy)", "CPU, s"]  # fmt: skip
+    lines = []
+    for (strategy, (device, _)), group in gathered(verdicts, lambda one: (one.strategy, one.point)).items():
+        answers = [one.answer for one in group]
+        lines.append(
+            [
+                strategy, device, f"{answers[0].limit_ms:.4g}",
+                f"{fmean(answer.bound_ms / answer.limit_ms for answer in answers):.0%}",
+                f"{100 * fmean(one.verdicts['accuracy'].score for one in group):.2f}",
+                f"{fmean(one.verdicts['loss'].score for one in group):.4f}",
+                *(_mark(group) + _text(regret(group, key)) for key in HIGHER_IS_BETTER),
+                f"{fmean(one.training_seconds + one.answer.seconds for one in group):.0f}",
+            ]
+        )  # fmt: skip
+    return _markdown(head, lines)
+
+
+def summary_table(verdicts: Sequence[Judged], searches: Sequence[SearchRow]) -> str:
+    """Each strategy over all limits, and what its answers cost: one alone, and all of them."""
+    head = ["strategy", "regret (accuracy)", "regret (cross-entropy)", "path steps for one limit",
+            "CPU, s, for one limit", "CPU, s, for all limits"]  # fmt: skip
+    rows = gathered(searches, lambda row: row.strategy)
+    lines = []
+    for strategy, group in gathered(verdicts, lambda one: one.strategy).items():
+        own = rows[strategy]
+        alone = [(row, answer) for row in own for answer in row.answers]
+        together = sum(row.seconds + sum(answer.seconds for answer in row.answers) for row in own)
+        means = [mean_interval([*mean_regrets(group, key).values()]) for key in HIGHER_IS_BETTER]
+        lines.append(
+            [
+                strategy, *(_mark(group) + _text(mean) for mean in means),
+                f"{fmean(row.path_steps + answer.path_steps for row, answer in alone):.0f}",
+                f"{fmean(row.seconds + answer.seconds for row, answer in alone):.0f}",
+                f"{together / len({row.seed for row in own}):.0f}",
+            ]
+        )  # fmt: skip
+    return _markdown(head, lines)
+
+
+def ranking_table(taus: Mapping[tuple[str, str], Mapping[int, Taus]], highest: Taus) -> str:
+    """Kendall's tau over all planned networks and within +-5 % of a latency, each also over its ceiling."""
+    places = [place for place in highest if place != EVERYWHERE]
+    head = ["strategy", "ranked by", "tau", "over its ceiling"]
+    head += [text for place in places for text in (f"within +-5 % on {place}", "over its ceiling")]
+    lines = [["(ceiling)", "", *(text for place in highest for text in (f"{highest[place]:.3f}", "1"))]]
+    for (strategy, by), seeds in taus.items():
+        means = {place: mean_interval([found[place] for found in seeds.values()]) for place in highest}
+        lines.append(
+            [strategy, by]
+            + [
+                text
+                for place, mean in means.items()
+                for text in (_text(mean, 3), f"{mean.value / highest[place]:.2f}")
+            ]
+        )
+    return _markdown(head, lines)
+
+
+def pairs_table(compared: Mapping[str, Mapping[str, BySeed]]) -> str:
+    """Ours less each rival, seed by seed."""
+    head = ["contest", f"{OURS} less", "difference", "seeds", "lower, equal, higher", "p (Holm)"]
+    lines = [
+        [
+            title, rival, _text(pair.difference), str(pair.difference.count),
+            f"{pair.losses}, {pair.ties}, {pair.wins}", "-" if p is None else f"{p:.3g}",
+        ]
+        for title, values in compared.items()
+        for rival, (pair, p) in pairs(values).items()
+    ]  # fmt: skip
+    return _markdown(head, lines)
+
+
+def _mark(group: Sequence[Judged]) -> str:
+    return "" if all(v.measured for one in group for v in one.verdicts.values()) else BY_FIT
+
+
+def _text(interval: Interval, digits: int = 2) -> str:
+    half = "" if interval.half is None else f" ± {interval.half:.{digits}f}"
+    return f"{interval.value:.{digits}f}{half}"
+
+
+def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))

@@ -1,0 +1,75 @@
+"""Strategies against each other, seed by seed."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TypeVar
+
+from benchmarks.ground_truth.ranking import EVERYWHERE, WEIGHTS, Taus
+from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
+from quadnas.compare.statistics import Interval, Paired, holm, mean_interval, paired
+
+OURS = "swap"
+
+BySeed = Mapping[int, float]
+ItemType = TypeVar("ItemType")
+KeyType = TypeVar("KeyType")
+
+
+def gathered(items: Iterable[ItemType], key: Callable[[ItemType], KeyType]) -> dict[KeyType, list[ItemType]]:
+    """The items by their key, in order of appearance."""
+    found: dict[KeyType, list[ItemType]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def regret(group: Iterable[Judged], key: str) -> Interval:
+    """The mean over answers, one per seed."""
+    return mean_interval([one.verdicts[key].regret for one in group])
+
+
+def against(ours: BySeed, theirs: BySeed) -> tuple[list[float], list[float]]:
+    """The values of seeds that both have; one that knows no seeds stands against all of them."""
+    if len(theirs) == 1:
+        theirs = dict.fromkeys(ours, *theirs.values())
+    seeds = sorted(ours.keys() & theirs.keys())
+    return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+
+
+def mean_regrets(group: Iterable[Judged], key: str) -> dict[int, float]:
+    """By seed, over all limits; seeds that have not answered under all of them yet are left out."""
+    by_seed = gathered(group, lambda one: one.seed)
+    most = max(map(len, by_seed.values()))
+    return {
+        seed: fmean(one.verdicts[key].regret for one in found)
+        for seed, found in by_seed.items()
+        if len(found) == most
+    }
+
+
+def contests(
+    verdicts: Sequence[Judged], taus: Mapping[tuple[str, str], Mapping[int, Taus]], devices: Sequence[str]
+) -> dict[str, dict[str, BySeed]]:
+    """By what is compared: every strategy's values by seed."""
+    groups = gathered(verdicts, lambda one: one.strategy)
+    found: dict[str, dict[str, BySeed]] = {
+        f"mean regret ({key})": {name: mean_regrets(group, key) for name, group in groups.items()}
+        for key in HIGHER_IS_BETTER
+    }
+    for place, title in ((EVERYWHERE, "tau"), (devices[0], f"tau within +-5 % on {devices[0]}")):
+        found[f"{title} by {WEIGHTS}"] = {
+            strategy: {seed: found[place] for seed, found in seeds.items()}
+            for (strategy, by), seeds in taus.items()
+            if by == WEIGHTS
+        }
+    return found
+
+
+def pairs(values: Mapping[str, BySeed]) -> dict[str, tuple[Paired, float | None]]:
+    """Ours less each rival, with its p-value raised for their number by Holm; None where one seed says nothing."""
+    ours = values.get(OURS, {})
+    rivals = {name: against(ours, theirs) for name, theirs in values.items() if name != OURS}
+    found = {name: paired(*both) for name, both in rivals.items() if both[0]}
+    known = {name: pair.p for name, pair in found.items() if pair.p is not None}
+    raised = dict(zip(known, holm(list(known.values())), strict=True))
+    return {name: (pair, raised.get(name)) for name, pair in found.items()}

@@ -1,0 +1,103 @@
+"""How well supernets rank the networks of a truth: Kendall's tau of all, and among networks of equal cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ground_truth.analysis import ceiling, likely_truth
+from benchmarks.ground_truth.answers import SearchRow
+from benchmarks.ground_truth.fit import Floats
+from benchmarks.ground_truth.plan import Choices
+from benchmarks.ground_truth.regret import Judge
+from benchmarks.ground_truth.table import Row
+from quadnas.compare.statistics import kendall, same_band
+from quadnas.space.search_space import SearchSpace
+
+EVERYWHERE = "all"
+"""Where networks of every cost are compared; the other places are the bands of equal latency on each device."""
+WEIGHTS, OWN, SIZE = "inherited weights", "own scores", "multiply-accumulates"
+"""What networks are ranked by."""
+
+Taus = dict[str, float]
+"""By place."""
+
+
+@dataclass(frozen=True)
+class RankedTruth:
+    """The planned networks that were trained with seed 0: ``numbers`` in the plan, their score, higher is better.
+
+    ``among``: by place, which pairs of them are compared.
+    """
+
+    numbers: NDArray[np.int64]
+    choices: NDArray[np.int64]
+    scores: Floats
+    macs: Floats
+    among: Mapping[str, NDArray[np.bool_]]
+
+    def taus(self, predicted: Floats) -> Taus:
+        """Of a prediction (n,), higher is better."""
+        generator = np.random.default_rng(0)
+        values = predicted.tolist(), self.scores.tolist()
+        return {
+            place: kendall(*values, generator, among=pairs, resamples=1).value
+            for place, pairs in self.among.items()
+        }
+
+
+def ranked_truth(
+    space: SearchSpace, planned: Sequence[Choices], rows: Sequence[Row], devices: Sequence[str]
+) -> RankedTruth:
+    """The cross-entropies of seed 0, all with the same first batches: what the ceiling is computed for."""
+    by_name = {row.architecture: row for row in rows if row.seed == 0}
+    names = [str(space.architecture(choices)) for choices in planned]
+    numbers = np.array([number for number, name in enumerate(names) if name in by_name])
+    found = [by_name[names[number]] for number in numbers]
+    among = {EVERYWHERE: np.ones((len(found), len(found)), dtype=bool)}
+    among |= {device: same_band([row.latency_ms[device] for row in found]) for device in devices}
+    return RankedTruth(
+        numbers,
+        np.array([planned[number] for number in numbers]),
+        -np.array([row.loss for row in found]),
+        np.array([float(row.macs) for row in found]),
+        among,
+    )
+
+
+def search_taus(truth: RankedTruth, search: SearchRow) -> dict[str, Taus]:
+    """By what ranks: held-out losses with inherited weights, and the strategy's own scores added up."""
+    found = {}
+    if search.losses:
+        found[WEIGHTS] = truth.taus(-np.array(search.losses)[truth.numbers])
+    if search.losses and search.scores:
+        found[OWN] = truth.taus(additive(search.scores, truth.choices))
+    return found
+
+
+def additive(scores: Sequence[Sequence[float]], choices: NDArray[np.int64]) -> Floats:
+    """The sums (n,) of the scores of the candidates in ``choices`` (n, slots)."""
+    found: Floats = np.sum([np.array(row)[choices[:, s]] for s, row in enumerate(scores)], axis=0)
+    return found
+
+
+def all_taus(truth: RankedTruth, searches: Sequence[SearchRow]) -> dict[tuple[str, str], dict[int, Taus]]:
+    """By strategy and what ranks, seed by seed; and what size alone would rank."""
+    found: dict[tuple[str, str], dict[int, Taus]] = {("largest", SIZE): {0: truth.taus(truth.macs)}}
+    for search in searches:
+        for by, taus in search_taus(truth, search).items():
+            found.setdefault((search.strategy, by), {})[search.seed] = taus
+    return found
+
+
+def ceilings(judge: Judge, rows: Sequence[Row], space: SearchSpace, devices: Sequence[str]) -> Taus:
+    """What a perfect predictor of the mean would reach, place by place."""
+    names = [str(space.architecture(choices)) for choices in judge.labels.choices]
+    by_name = {row.architecture: row for row in rows}
+    likely = likely_truth(judge.fit, judge.labels, judge.noise)
+    costs_ms = {device: [by_name[name].latency_ms[device] for name in names] for device in devices}
+    return {
+        EVERYWHERE: ceiling(likely, judge.noise).tau,
+        **{device: ceiling(likely, judge.noise, costs_ms[device]).tau for device in devices},
+    }
