@@ -7,6 +7,7 @@ from itertools import groupby
 
 from quadnas.latency.card import DeviceCard
 from quadnas.report.labels import Label, read_label
+from quadnas.search.front import weights_origin
 from quadnas.search.result import IntervalRecord, SearchResult, SlotRecord
 from quadnas.search.settings import SearchSettings
 
@@ -129,12 +130,12 @@ def conditions(settings: SearchSettings, card: DeviceCard) -> str:
     return f"{side}x{side} pixels, batch {batch}, {card.precision}, {card.runtime}"
 
 
-def accuracy_text(result: SearchResult) -> str:
-    """Accuracy with what it was measured on."""
-    side = result.train_size
+def accuracy_text(settings: SearchSettings, result: SearchResult) -> str:
+    """Accuracy with what it was measured on, and with which weights."""
+    side, origin = result.train_size, weights_origin(settings)
     weights = (
-        f"retrained; {percent(result.inherited_accuracy)} with inherited weights"
+        f"retrained; {percent(result.inherited_accuracy)} with {origin} weights"
         if result.retrained
-        else "inherited weights, not retrained"
+        else f"{origin} weights, not retrained"
     )
     return f"{percent(result.accuracy)} of the test split at {side}x{side} pixels ({weights})"

@@ -52,7 +52,7 @@ def render_page(
         result=result,
         running=None,
         interval_text=facts.interval_text(result.interval_ms),
-        accuracy=facts.accuracy_text(result),
+        accuracy=facts.accuracy_text(settings, result),
         caveats=list(facts.caveats(records)),
         fixed_ms=facts.fixed_ms(result),
         scale=_scale(result),

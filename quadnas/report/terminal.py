@@ -130,7 +130,7 @@ def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> I
     operators = dict.fromkeys(record.op for record in result.surrogates)
     surrogates = f"; surrogates: {', '.join(operators)}" if operators else ""
     yield "coverage", f"{shares} of the predicted ms{surrogates}"
-    yield "accuracy", accuracy_text(result)
+    yield "accuracy", accuracy_text(settings, result)
     if result.demonstration:
         yield "beware", f"a demonstration: {result.data_note}"
     elif result.data_note:

@@ -94,7 +94,10 @@ class Derived(Event):
 
 @dataclass(frozen=True, slots=True)
 class Evaluated(Event):
-    """``network`` (``inherited`` or ``retrained`` weights) on a ``split``: fraction correct, mean loss."""
+    """A network with its weights on a ``split``: fraction correct, mean loss.
+
+    ``network``: the weights are ``inherited`` from a supernet, ``fresh`` where there was none, or ``retrained``.
+    """
 
     network: str
     split: str

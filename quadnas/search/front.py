@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quadnas.search.result import SearchResult, read_result
 from quadnas.search.settings import SearchSettings
+from quadnas.search.strategy import STRATEGIES, OneShot
 
 RESULT, MODEL = "result.json", "model.yaml"
 WEIGHTS, RETRAINED = "model.safetensors", "retrained.safetensors"
@@ -33,6 +34,11 @@ def files_of(limit_ms: float, settings: SearchSettings) -> PointFiles:
         return f"{stem}-{limit_ms:g}ms.{suffix}".replace("+", "")
 
     return PointFiles(name(RESULT), name(MODEL), name(WEIGHTS), name(RETRAINED))
+
+
+def weights_origin(settings: SearchSettings) -> str:
+    """What the weights are before any retraining: ``inherited`` from a supernet, or ``fresh`` without one."""
+    return "inherited" if issubclass(STRATEGIES[settings.strategy], OneShot) else "fresh"
 
 
 def read_front(settings: SearchSettings, path: Path) -> tuple[SearchResult, ...]:

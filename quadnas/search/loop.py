@@ -16,7 +16,7 @@ from quadnas.run.events import Derived, Evaluated, Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search.derivation import model_spec, search_result
-from quadnas.search.front import RESULT, files_of
+from quadnas.search.front import RESULT, files_of, weights_origin
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result, result_data
 from quadnas.search.selection import affordable_comparisons, held_out_loss, inherited, selection
@@ -31,7 +31,7 @@ from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
 
 Finding = dict[str, Any]
-"""What was chosen under one limit: ``choices`` and ``inherited_accuracy``."""
+"""What was chosen under one limit: ``choices``, and the ``accuracy`` with its first weights."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def train_supernet(work: Work, session: SharedSession, checkpoint: Checkpoint | 
 
 
 def choose(work: Work, problem: Problem, strategy: Strategy, session: SharedSession) -> Finding:
-    """Choose the architecture under the limits of ``problem``, and write its spec and inherited weights."""
+    """Choose the architecture under the limits of ``problem``, and write its spec and its first weights."""
     loss = held_out_loss(problem, work.data, work.train_size, strategy, session, work.ranks)
     choices = strategy.choose(selection(problem, loss, affordable_comparisons(problem, work.data)))
     argmax: list[int] | None = None
@@ -138,8 +138,9 @@ def choose(work: Work, problem: Problem, strategy: Strategy, session: SharedSess
     score = evaluate(
         network, work.data.test, size=work.train_size, after_batch=session.batch_evaluated, ranks=work.ranks
     )
-    session.emit(Evaluated("inherited", "test", score.accuracy, score.loss, score.images))
-    return {"choices": list(choices), "inherited_accuracy": score.accuracy}
+    origin = weights_origin(problem.settings)
+    session.emit(Evaluated(origin, "test", score.accuracy, score.loss, score.images))
+    return {"choices": list(choices), "accuracy": score.accuracy}
 
 
 def retrain(
@@ -150,16 +151,16 @@ def retrain(
     number: int,
     checkpoint: Checkpoint | None,
 ) -> SearchResult:
-    """Retrain the network that was chosen under one limit from its inherited weights, and write its result.
+    """Retrain the network that was chosen under one limit from its first weights, and write its result.
 
     ``findings`` are those of all limits, of which ``number`` are done.
     """
     settings, choices = problem.settings, findings[number]["choices"]
     spec = model_spec(problem, work.data, choices, work.train_size)
     network = Network(spec.layers).to(work.device)
-    accuracy = findings[number]["inherited_accuracy"]
+    first = accuracy = findings[number]["accuracy"]
     files = files_of(settings.max_latency_ms, work.problem.settings)
-    written = {"model": files.model, "inherited weights": files.weights}
+    written = {"model": files.model, f"{weights_origin(settings)} weights": files.weights}
     if settings.schedule.retrain_epochs:
         if checkpoint is None:
             load_weights(network, session.folder.path / files.weights)
@@ -175,7 +176,7 @@ def retrain(
         accuracy, written["retrained weights"] = score.accuracy, files.retrained
     result = search_result(
         problem, work.data, choices, work.train_size,
-        (findings[number]["inherited_accuracy"], accuracy),
+        (first, accuracy),
         sum(parameter.numel() for parameter in network.parameters()),
         written,
     )  # fmt: skip

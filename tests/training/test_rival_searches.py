@@ -19,6 +19,7 @@ from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.run.session import Session
 from quadnas.search import loop
+from quadnas.search.result import read_result
 from quadnas.search.selection import HELD_OUT_IMAGES, STATISTICS_BATCHES, held_out_loss
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategies.random_search import RandomSearch
@@ -114,6 +115,8 @@ def test_a_search_by_comparison(strategy: str, config: Path, tmp_path: Path) -> 
     assert answer.json["latency_ms"] <= 3
     events = journal(run)
     phases = [event["phase"] for event in events if event["event"] == "PhaseStarted"]
+    (first, *_) = (event["network"] for event in events if event["event"] == "Evaluated")
+    assert first == "inherited"
     assert phases == ["warm-up", "search", "training"]
     assert not [event for event in events if event["event"] == "ArchitectureStep"]
     (derived,) = (event for event in events if event["event"] == "Derived")
@@ -130,7 +133,15 @@ def test_the_largest_trains_no_supernet_and_starts_from_fresh_weights(config: Pa
     run = tmp_path / "run"
     answer = quadnas("search", "--config", config, "--strategy", "largest", "--out", run, "--json")
     assert answer.json["latency_ms"] <= 3
-    assert {event["phase"] for event in journal(run) if "phase" in event} == {"training"}
+    events = journal(run)
+    assert {event["phase"] for event in events if "phase" in event} == {"training"}
+    evaluated = [event["network"] for event in events if event["event"] == "Evaluated"]
+    assert (evaluated[0], "inherited" in evaluated) == ("fresh", False)
+    result = read_result(run / "result.json")
+    assert result.files["fresh weights"] == "model.safetensors"
+    (fresh_score,) = (event["accuracy"] for event in events if event.get("network") == "fresh")
+    assert f"{fresh_score:.1%} with fresh weights)" in (run / "report.html").read_text()
+    assert "inherited" not in answer.err + (run / "report.html").read_text()
     spec = validated(parse_yaml((run / "model.yaml").read_text(), "model"), ModelSpec, "model")
     fresh, start = new_network(spec, 0).state_dict(), load_file(run / "model.safetensors")
     assert fresh.keys() == start.keys()
