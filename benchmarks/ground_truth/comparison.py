@@ -6,8 +6,15 @@ from statistics import fmean
 
 from benchmarks.ground_truth.answers import SearchRow, SearchTable, chosen_networks
 from benchmarks.ground_truth.contest_figure import contest_picture
-from benchmarks.ground_truth.contests import OURS, BySeed, contests, gathered, mean_regrets, pairs, regret
-from benchmarks.ground_truth.plan import Truth, latency_tables, relative_costs, stratified
+from benchmarks.ground_truth.contests import OURS, BySeed, contests, gathered, mean_regret, pairs
+from benchmarks.ground_truth.plan import (
+    ANSWER_SEEDS,
+    FINAL_SEEDS,
+    Truth,
+    latency_tables,
+    relative_costs,
+    stratified,
+)
 from benchmarks.ground_truth.ranking import EVERYWHERE, Taus, all_taus, ceilings, ranked_truth
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judge, Judged, judged
 from benchmarks.ground_truth.report import SCORES
@@ -19,6 +26,16 @@ from quadnas.network import load_space
 
 BY_FIT = "~"
 """Marks what rests on the fit, because some of the trainings are still missing."""
+
+
+NOTES = f"""\
+Regret: by how many deviations of one training the best finalist within the limit is better, with 95 % intervals
+over the seeds of the searches and over the trainings: {len(ANSWER_SEEDS)} of what was chosen, {len(FINAL_SEEDS)} of finalists, none of
+which anyone chose by. The best is chosen by half of its trainings and scored by the other half, in turn, and what
+a seed adds to all networks alike is taken off. {BY_FIT}: the fit stands in for trainings that are missing, and its
+best has the winner's curse. CPU: seconds of one thread for supernet and choice; where one supernet answers under
+all limits, all of them together count it once. Differences are paired by the seed of the search, and their
+p-values take the scores of networks for known."""
 
 
 def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> None:
@@ -40,6 +57,7 @@ def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> 
     print(summary_table(verdicts, found), "\n")
     print(ranking_table(taus, highest), "\n")
     print(pairs_table(contests(verdicts, taus, truth.devices)))
+    print(f"\n{NOTES}")
     if picture:
         contest_picture(verdicts, taus, highest).savefig(picture, dpi=120)
 
@@ -64,7 +82,7 @@ def limits_table(verdicts: Sequence[Judged]) -> str:
                 f"{fmean(answer.bound_ms / answer.limit_ms for answer in answers):.0%}",
                 f"{100 * fmean(one.verdicts['accuracy'].score for one in group):.2f}",
                 f"{fmean(one.verdicts['loss'].score for one in group):.4f}",
-                *(_mark(group) + _text(regret(group, key)) for key in HIGHER_IS_BETTER),
+                *(_mark(group) + _text(mean_regret(group, key)) for key in HIGHER_IS_BETTER),
                 f"{fmean(one.training_seconds + one.answer.seconds for one in group):.0f}",
             ]
         )  # fmt: skip
@@ -73,7 +91,7 @@ def limits_table(verdicts: Sequence[Judged]) -> str:
 
 def summary_table(verdicts: Sequence[Judged], searches: Sequence[SearchRow]) -> str:
     """Each strategy over all limits, and what its answers cost: one alone, and all of them."""
-    head = ["strategy", "regret (accuracy)", "regret (cross-entropy)", "path steps for one limit",
+    head = ["strategy", "seeds", "regret (accuracy)", "regret (cross-entropy)", "path steps for one limit",
             "CPU, s, for one limit", "CPU, s, for all limits"]  # fmt: skip
     rows = gathered(searches, lambda row: row.strategy)
     lines = []
@@ -81,10 +99,10 @@ def summary_table(verdicts: Sequence[Judged], searches: Sequence[SearchRow]) -> 
         own = rows[strategy]
         alone = [(row, answer) for row in own for answer in row.answers]
         together = sum(row.seconds + sum(answer.seconds for answer in row.answers) for row in own)
-        means = [mean_interval([*mean_regrets(group, key).values()]) for key in HIGHER_IS_BETTER]
+        means = [mean_regret(group, key) for key in HIGHER_IS_BETTER]
         lines.append(
             [
-                strategy, *(_mark(group) + _text(mean) for mean in means),
+                strategy, str(means[0].count), *(_mark(group) + _text(mean) for mean in means),
                 f"{fmean(row.path_steps + answer.path_steps for row, answer in alone):.0f}",
                 f"{fmean(row.seconds + answer.seconds for row, answer in alone):.0f}",
                 f"{together / len({row.seed for row in own}):.0f}",
@@ -127,7 +145,7 @@ def pairs_table(compared: Mapping[str, Mapping[str, BySeed]]) -> str:
 
 
 def _mark(group: Sequence[Judged]) -> str:
-    return "" if all(v.measured for one in group for v in one.verdicts.values()) else BY_FIT
+    return "" if all(v.trainings for one in group for v in one.verdicts.values()) else BY_FIT
 
 
 def _text(interval: Interval, digits: int = 2) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.ground_truth.contests import gathered, regret
+from benchmarks.ground_truth.contests import gathered, mean_regret
 from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from quadnas.compare.statistics import mean_interval
@@ -37,7 +37,9 @@ def _draw_regret(axes: Axes, verdicts: Sequence[Judged], key: str) -> None:
     points = list(dict.fromkeys(one.point for one in verdicts))
     strategies = gathered(verdicts, lambda one: one.strategy)
     for number, (strategy, group) in enumerate(strategies.items()):
-        found = {point: regret(own, key) for point, own in gathered(group, lambda one: one.point).items()}
+        found = {
+            point: mean_regret(own, key) for point, own in gathered(group, lambda one: one.point).items()
+        }
         shift = 0.7 * ((number + 0.5) / len(strategies) - 0.5)
         axes.errorbar(
             [points.index(point) + shift for point in found], [mean.value for mean in found.values()],

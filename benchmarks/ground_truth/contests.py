@@ -1,14 +1,19 @@
 """Strategies against each other, seed by seed."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
+from benchmarks.ground_truth.plan import FINAL_SEEDS
 from benchmarks.ground_truth.ranking import EVERYWHERE, WEIGHTS, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
+from benchmarks.ground_truth.rivals import RIVALS
 from quadnas.compare.statistics import Interval, Paired, holm, mean_interval, paired
 
 OURS = "swap"
+NORMAL_95 = 1.96
 
 BySeed = Mapping[int, float]
 ItemType = TypeVar("ItemType")
@@ -23,9 +28,23 @@ def gathered(items: Iterable[ItemType], key: Callable[[ItemType], KeyType]) -> d
     return found
 
 
-def regret(group: Iterable[Judged], key: str) -> Interval:
-    """The mean over answers, one per seed."""
-    return mean_interval([one.verdicts[key].regret for one in group])
+def mean_regret(group: Sequence[Judged], key: str) -> Interval:
+    """Of one strategy, over all limits of the group: over seeds, and widened by what trainings leave open.
+
+    The means of what was chosen are of few trainings, those that were chosen more often weigh more, and so is that
+    of the best. All of it together is somewhat too wide, for the spread over seeds is partly that of trainings.
+    """
+    by_seed = regrets(group, key)
+    over_seeds = mean_interval([*by_seed.values()])
+    chosen = [one for one in group if one.seed in by_seed]
+    trainings = {one.answer.architecture: one.verdicts[key].trainings for one in chosen}
+    seedless = RIVALS[group[0].strategy].supernet == "none"
+    if not all(trainings.values()) or (over_seeds.half is None and not seedless):
+        return over_seeds
+    times = Counter(one.answer.architecture for one in chosen)
+    open_ = sum((count / len(chosen)) ** 2 / trainings[name] for name, count in times.items())
+    half = math.hypot(over_seeds.half or 0.0, NORMAL_95 * math.sqrt(open_ + 1 / len(FINAL_SEEDS)))
+    return Interval(over_seeds.value, over_seeds.value - half, over_seeds.value + half, over_seeds.count)
 
 
 def against(ours: BySeed, theirs: BySeed) -> tuple[list[float], list[float]]:
@@ -36,7 +55,7 @@ def against(ours: BySeed, theirs: BySeed) -> tuple[list[float], list[float]]:
     return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
 
 
-def mean_regrets(group: Iterable[Judged], key: str) -> dict[int, float]:
+def regrets(group: Iterable[Judged], key: str) -> dict[int, float]:
     """By seed, over all limits; seeds that have not answered under all of them yet are left out."""
     by_seed = gathered(group, lambda one: one.seed)
     most = max(map(len, by_seed.values()))
@@ -53,7 +72,7 @@ def contests(
     """By what is compared: every strategy's values by seed."""
     groups = gathered(verdicts, lambda one: one.strategy)
     found: dict[str, dict[str, BySeed]] = {
-        f"mean regret ({key})": {name: mean_regrets(group, key) for name, group in groups.items()}
+        f"mean regret ({key})": {name: regrets(group, key) for name, group in groups.items()}
         for key in HIGHER_IS_BETTER
     }
     for place, title in ((EVERYWHERE, "tau"), (devices[0], f"tau within +-5 % on {devices[0]}")):

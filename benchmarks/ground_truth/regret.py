@@ -70,12 +70,12 @@ def best_score(contenders: Sequence[Mapping[int, float]], sign: float) -> float:
 class Verdict:
     """The score of a chosen network, and by how many deviations of one training the best is better.
 
-    ``measured`` on trainings that nobody chose by; otherwise both come from the fit.
+    The score is the mean of so many ``trainings`` that nobody chose by; if there are none, both come from the fit.
     """
 
     score: float
     regret: float
-    measured: bool
+    trainings: int
 
 
 class Judge:
@@ -108,15 +108,14 @@ class Judge:
         """What an answer is worth beside the best within its limit."""
         scores = self._scores.get(answer.architecture, {})
         best = self._best(answer)
-        measured = best is not None and all(seed in scores for seed in ANSWER_SEEDS)
-        if measured:
-            score = fmean(scores.values())
+        trainings = 0
+        if best is not None and all(seed in scores for seed in ANSWER_SEEDS):
+            score, trainings = fmean(scores.values()), len(scores)
         else:
             allowed = self._costs_ms[answer.device] <= answer.limit_ms
             best = float(self._sign * (self._sign * self._fitted[allowed]).max())
             score = float(self._fitted[self._space.choices(Architecture.parse(answer.architecture))])
-        assert best is not None
-        return Verdict(score, self._sign * (best - score) / self.noise.deviation, measured)
+        return Verdict(score, self._sign * (best - score) / self.noise.deviation, trainings)
 
     def _best(self, answer: Answer) -> float | None:
         """Of all devices' finalists within the limit; None until those of its own device are trained."""

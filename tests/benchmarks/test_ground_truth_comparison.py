@@ -10,7 +10,7 @@ from scipy.stats import kendalltau
 
 from benchmarks.ground_truth.answers import Answer, SearchRow, SearchTable
 from benchmarks.ground_truth.comparison import compare
-from benchmarks.ground_truth.contests import against, mean_regrets, pairs
+from benchmarks.ground_truth.contests import against, mean_regret, pairs, regrets
 from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Training, Truth
 from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, WEIGHTS, additive, ranked_truth, search_taus
 from benchmarks.ground_truth.regret import Judge, Judged, Verdict, best_score, levelled
@@ -111,14 +111,14 @@ def test_regret_is_measured_in_deviations_of_one_training(tmp_path: Path) -> Non
     assert by_fit.noise.deviation == pytest.approx(NOISE, rel=0.3)
     noise = by_fit.noise.deviation
     guessed = by_fit.judge(answer(workshop, (2, 0)))
-    assert not guessed.measured
+    assert guessed.trainings == 0
     assert guessed.regret == pytest.approx(0.05 / noise, rel=0.2)
 
     finals = workshop.final(rows)
     assert (2, 2) in {training.choices for training in finals}
     rows += final_rows(workshop, finals)
     judge = Judge(truth, space, tables, rows, "loss")
-    assert not judge.judge(answer(workshop, (2, 0))).measured, "the choice is not trained yet"
+    assert not judge.judge(answer(workshop, (2, 0))).trainings, "the choice is not trained yet"
     rows += final_rows(
         workshop, [Training(choices, seed) for choices in ((2, 0), (3, 4)) for seed in ANSWER_SEEDS]
     )
@@ -126,7 +126,7 @@ def test_regret_is_measured_in_deviations_of_one_training(tmp_path: Path) -> Non
     level = 0.01 * np.mean(FINAL_SEEDS)
     for choices in ((2, 2), (2, 0), (3, 4)):
         found = judge.judge(answer(workshop, choices))
-        assert found.measured
+        assert found.trainings == (10 if choices == (2, 2) else 5)
         assert found.score == pytest.approx(true_loss(*choices) + level)
         assert found.regret == pytest.approx((true_loss(*choices) - true_loss(2, 2)) / noise, abs=1e-6)
     accuracies = Judge(truth, space, tables, rows, "accuracy")
@@ -193,15 +193,45 @@ def test_rivals_are_paired_by_seed_and_one_without_seeds_stands_against_all() ->
     assert p == pytest.approx(max(2 * min(pair.p, found["largest"][0].p or 1), pair.p))
 
 
-def test_a_seed_that_has_not_answered_everywhere_has_no_mean_yet() -> None:
-    def one(seed: int, share: float, regret: float) -> Judged:
-        asked = Answer(
-            device=DEVICE, share=share, limit_ms=1.0, architecture="x", bound_ms=1.0, seconds=0.0, path_steps=0.0
-        )  # fmt: skip
-        return Judged("proxyless", seed, asked, 1.0, {"loss": Verdict(0.5, regret, True)})
+def one_judged(
+    seed: int, share: float, regret: float, name: str = "x", strategy: str = "proxyless"
+) -> Judged:
+    """An answer whose network has five trainings."""
+    asked = Answer(
+        device=DEVICE, share=share, limit_ms=1.0, architecture=name, bound_ms=1.0, seconds=0.0, path_steps=0.0
+    )  # fmt: skip
+    return Judged(strategy, seed, asked, 1.0, {"loss": Verdict(0.5, regret, 5)})
 
-    group = [one(0, 0.25, 1.0), one(0, 0.5, 3.0), one(1, 0.25, 9.0)]
-    assert mean_regrets(group, "loss") == {0: 2.0}
+
+def test_a_seed_that_has_not_answered_everywhere_has_no_mean_yet() -> None:
+    group = [one_judged(0, 0.25, 1.0), one_judged(0, 0.5, 3.0), one_judged(1, 0.25, 9.0)]
+    assert regrets(group, "loss") == {0: 2.0}
+    assert mean_regret(group, "loss").half is None
+
+
+def test_an_interval_of_regret_is_as_wide_as_simulated_worlds_ask_for() -> None:
+    """Searches that choose one of a few equal networks, whose means are of five trainings: regret is 0."""
+    generator = np.random.default_rng(0)
+    for networks in (1, 3, 40):
+        covered, halves = 0, []
+        for _ in range(400):
+            means = generator.normal(0, 1 / np.sqrt(5), networks)
+            best = generator.normal(0, 1 / np.sqrt(10))
+            chosen = generator.integers(networks, size=5)
+            group = [one_judged(seed, 0.5, best - means[i], str(i)) for seed, i in enumerate(chosen.tolist())]
+            found = mean_regret(group, "loss")
+            assert found.low is not None and found.high is not None
+            covered += found.low <= 0 <= found.high
+            halves.append(found.high - found.value)
+        assert covered / 400 > 0.94, "never too narrow"
+        needed = 1.96 * np.sqrt(1 / 10 + 1 / 5 / min(networks, 5))
+        assert np.mean(halves) < 1.6 * needed
+
+
+def test_what_knows_no_seed_has_the_interval_of_its_trainings() -> None:
+    found = mean_regret([one_judged(0, 0.5, 3.0, strategy="largest")], "loss")
+    assert found.value == 3.0
+    assert found.half == pytest.approx(1.96 * np.sqrt(1 / 5 + 1 / 10))
 
 
 def test_the_comparison_tells_the_known_regrets_and_ranks(
@@ -236,8 +266,8 @@ def test_the_comparison_tells_the_known_regrets_and_ranks(
     noise = Judge(truth, workshop.space, workshop.tables, rows, "loss").noise.deviation
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines()]
     limits = {line[0]: line for line in lines if len(line) == 9}
-    assert limits["swap"][6:] == ["0.00 ± 0.00", "0.00 ± 0.00", "13"]
-    assert limits["random"][7] == f"{0.05 / noise:.2f} ± 0.00"
+    assert limits["swap"][6:] == [f"0.00 ± {1.96 * (1 / 10 + 1 / 10) ** 0.5:.2f}"] * 2 + ["13"]
+    assert limits["random"][7] == f"{0.05 / noise:.2f} ± {1.96 * (1 / 5 + 1 / 10) ** 0.5:.2f}"
     assert limits["proxyless"][7].startswith("~"), "nobody has trained it yet"
     ranks = {line[0]: line for line in lines if len(line) == 6 and line[1] == WEIGHTS}
     assert float(ranks["swap"][2].split()[0]) == -float(ranks["random"][2].split()[0]) > 0.4
