@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 
 from benchmarks.ground_truth.answers import SearchRow, SearchTable, chosen_networks
 from benchmarks.ground_truth.contest_figure import contest_picture
@@ -24,18 +25,21 @@ from quadnas.data.base import load_data
 from quadnas.errors import DataError
 from quadnas.network import load_space
 
+WIDTH = 118
 BY_FIT = "~"
 """Marks what rests on the fit, because some of the trainings are still missing."""
 
 
-NOTES = f"""\
-Regret: by how many deviations of one training the best finalist within the limit is better, with 95 % intervals
-over the seeds of the searches and over the trainings: {len(ANSWER_SEEDS)} of what was chosen, {len(FINAL_SEEDS)} of finalists, none of
-which anyone chose by. The best is chosen by half of its trainings and scored by the other half, in turn, and what
-a seed adds to all networks alike is taken off. {BY_FIT}: the fit stands in for trainings that are missing, and its
-best has the winner's curse. CPU: seconds of one thread for supernet and choice; where one supernet answers under
-all limits, all of them together count it once. Differences are paired by the seed of the search, and their
-p-values take the scores of networks for known."""
+NOTES = f"""
+    Regret: by how many deviations of one training the best finalist within the limit is better, with 95 %
+    intervals over the seeds of the searches and over the trainings ({len(ANSWER_SEEDS)} of what was chosen,
+    {len(FINAL_SEEDS)} of finalists), none of which anyone chose by. The best is chosen by half of its
+    trainings and scored by the other half, in turn, and what a seed adds to all networks alike is taken
+    off. {BY_FIT}: the fit stands in for trainings that are missing, and its best has the winner's curse.
+    CPU: seconds of one thread for supernet and choice; where one supernet answers under all limits, all of
+    them together count it once. Differences are paired by the seed of the search, and their p-values take
+    the scores of networks for known.
+"""
 
 
 def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> None:
@@ -57,7 +61,7 @@ def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> 
     print(summary_table(verdicts, found), "\n")
     print(ranking_table(taus, highest), "\n")
     print(pairs_table(contests(verdicts, taus, truth.devices)))
-    print(f"\n{NOTES}")
+    print(f"\n{fill(' '.join(NOTES.split()), WIDTH)}")
     if picture:
         contest_picture(verdicts, taus, highest).savefig(picture, dpi=120)
 

@@ -16,6 +16,7 @@ from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search import loop
 from quadnas.search.settings import Schedule
+from quadnas.search.strategies import evolution, random_search
 from tests.benchmarks.truths import tiny_truth
 
 BUDGET = Schedule(warmup_epochs=4, search_epochs=8, retrain_epochs=0)
@@ -38,6 +39,14 @@ def without_seconds(row: SearchRow) -> SearchRow:
     return row.model_copy(update={"seconds": 0.0, "answers": answers})
 
 
+@pytest.fixture
+def few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the hundreds that random search and evolution make, enough to meet four networks."""
+    monkeypatch.setattr(random_search, "DRAWS", 20)
+    monkeypatch.setattr(evolution, "POPULATION", 8)
+    monkeypatch.setattr(evolution, "CHILDREN", 4)
+
+
 def test_every_strategy_answers_under_every_limit_once_per_seed_and_ranks_once(tmp_path: Path) -> None:
     truth = truth_on_two_devices(tmp_path)
     points = [("cortexA76", 0.25), ("cortexA76", 0.5), ("cortexA76", 1.1), ("myriadvpu", 0.5)]
@@ -58,6 +67,7 @@ def test_every_strategy_answers_under_every_limit_once_per_seed_and_ranks_once(t
     ("strategy", "steps"),
     [("random", 12), ("evolution", 12), ("swap", 12 + 8 / 8 / 3), ("proxyless", 12 + 4 * 4 / 3)],
 )
+@pytest.mark.usefixtures("few_comparisons")
 def test_all_train_as_many_paths(tmp_path: Path, strategy: str, steps: float) -> None:
     truth = truth_on_two_devices(tmp_path)
     points = (("cortexA76", 0.5),)
@@ -70,6 +80,7 @@ def test_all_train_as_many_paths(tmp_path: Path, strategy: str, steps: float) ->
     assert (answer.path_steps > 0) == (strategy != "proxyless"), "the knapsack compares nothing"
 
 
+@pytest.mark.usefixtures("few_comparisons")
 @pytest.mark.parametrize("strategy", [name for name, rival in RIVALS.items() if rival.supernet != "own"])
 def test_a_shared_supernet_answers_as_the_product_does_under_each_limit_alone(
     tmp_path: Path, strategy: str
@@ -88,6 +99,7 @@ def test_a_shared_supernet_answers_as_the_product_does_under_each_limit_alone(
         assert alone.bound_ms <= answer.limit_ms
 
 
+@pytest.mark.usefixtures("few_comparisons")
 def test_the_ranking_is_what_random_search_chooses_by(tmp_path: Path) -> None:
     truth = truth_on_two_devices(tmp_path)
     arena = Arena(open_workshop(truth), BUDGET)
