@@ -5,40 +5,57 @@ channels. Matrices and kernels are shared; vectors (biases, norms, layer scales)
 own, so that each finds its own scale: a quadratic branch shrinks with its kernel.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from quadnas.blocks.base import block_of
 from quadnas.space.layer import Layer
 from quadnas.space.search_space import SearchSpace, Slot
-from quadnas.supernet.supernet import Supernet, SupernetSlot, candidate
+from quadnas.supernet.supernet import Supernet, SupernetSlot
+
+
+class _Borrower(NamedTuple):
+    """A module whose parameter ``attribute`` is the part of this ``shape`` of what ``shared`` has for ``key``."""
+
+    module: nn.Module
+    attribute: str
+    key: str
+    shape: torch.Size
 
 
 class EntangledSlot(SupernetSlot):
     """One slot: candidates that differ in nested arguments alone (``Block.nested``) share weights."""
 
     def __init__(self, slot: Slot) -> None:
-        super().__init__()
-        self.candidates = nn.ModuleList(candidate(layer) for layer in slot.candidates.values())
+        super().__init__(slot)
         self.shared = nn.ParameterDict()
-        self._parts = [
+        self._borrowers = [
             self._share(module, _group(layer))
             for module, layer in zip(self.candidates, slot.candidates.values(), strict=True)
         ]
 
     def forward(self, x: Tensor, choice: int) -> Tensor:
         """(N, C, H, W) -> the output of one candidate."""
-        output: Tensor = functional_call(self.candidates[choice], self._shared_by(choice), (x,))
+        for borrower in self._borrowers[choice].values():
+            # behind the back of nn.Module, which takes no view for a parameter; functional_call would be as slow
+            # as the small maps of the last stages
+            vars(borrower.module)[borrower.attribute] = self._lent(borrower)
+        output: Tensor = self.candidates[choice](x)
         return output
 
     def weights_of(self, choice: int) -> dict[str, Tensor]:
         """The state of one candidate as the plain block has it."""
-        return {**self.candidates[choice].state_dict(), **self._shared_by(choice)}
+        lent = {name: self._lent(borrower) for name, borrower in self._borrowers[choice].items()}
+        return {**self.candidates[choice].state_dict(), **lent}
 
-    def _share(self, module: nn.Module, group: str) -> dict[str, tuple[str, torch.Size]]:
-        """Take the shared parameters out of ``module``; returns name in it -> (key of ``shared``, shape)."""
-        parts = {}
+    def _lent(self, borrower: _Borrower) -> Tensor:
+        return part(self.shared[borrower.key], borrower.shape)
+
+    def _share(self, module: nn.Module, group: str) -> dict[str, _Borrower]:
+        """Take the shared parameters out of ``module``; returns who borrows them, by their name in it."""
+        borrowers = {}
         for name, parameter in list(module.named_parameters()):
             if parameter.ndim < 2 or name.endswith("bias"):  # the quadratic operator has three biases in one
                 continue
@@ -46,12 +63,10 @@ class EntangledSlot(SupernetSlot):
             if key not in self.shared or parameter.numel() > self.shared[key].numel():
                 self.shared[key] = parameter
             owner, _, attribute = name.rpartition(".")
-            module.get_submodule(owner).register_parameter(attribute, None)
-            parts[name] = key, parameter.shape
-        return parts
-
-    def _shared_by(self, choice: int) -> dict[str, Tensor]:
-        return {name: part(self.shared[key], shape) for name, (key, shape) in self._parts[choice].items()}
+            borrower = _Borrower(module.get_submodule(owner), attribute, key, parameter.shape)
+            delattr(borrower.module, attribute)
+            borrowers[name] = borrower
+        return borrowers
 
 
 class EntangledSupernet(Supernet):

@@ -37,8 +37,9 @@ class SwapProbe:
 
     def _probed(self, x: Tensor, position: SupernetSlot, slot: int, choice: int) -> Tensor:
         y: Tensor = position(x, choice)
-        with torch.no_grad(), statistics_kept(position):
-            difference = position(self._part(x), self._others[slot]) - self._part(y)
+        other = self._others[slot]
+        with torch.no_grad(), statistics_kept(position.candidates[other]):
+            difference = position(self._part(x), other) - self._part(y)
 
         def credit(gradient: Tensor) -> None:
             share = len(difference) / len(gradient)

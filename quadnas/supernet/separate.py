@@ -3,18 +3,14 @@
 Source: ProxylessNAS (arXiv 1812.00332) section 3.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from quadnas.space.search_space import SearchSpace, Slot
-from quadnas.supernet.supernet import Supernet, SupernetSlot, candidate
+from quadnas.space.search_space import SearchSpace
+from quadnas.supernet.supernet import Supernet, SupernetSlot
 
 
 class SeparateSlot(SupernetSlot):
     """One slot: all candidates side by side, of which one runs."""
-
-    def __init__(self, slot: Slot) -> None:
-        super().__init__()
-        self.candidates = nn.ModuleList(candidate(layer) for layer in slot.candidates.values())
 
     def forward(self, x: Tensor, choice: int) -> Tensor:
         """(N, C, H, W) -> the output of one candidate."""

@@ -15,6 +15,10 @@ from quadnas.space.search_space import SearchSpace, Slot
 class SupernetSlot(nn.Module, ABC):
     """All candidates of one slot, of which a path runs one."""
 
+    def __init__(self, slot: Slot) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleList(candidate(layer) for layer in slot.candidates.values())
+
     @abstractmethod
     def forward(self, x: Tensor, choice: int) -> Tensor:
         """(N, C, H, W) -> the output of one candidate."""
