@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.ground_truth.contests import gathered, mean_regret
-from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, Taus
+from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from quadnas.compare.statistics import mean_interval
 
@@ -17,12 +17,14 @@ COLOURS = {
     "random": "#8b3fa8",
     "largest": "0.45",
 }
+MARKERS = {WEIGHTS: "o", OWN: "s", SIZE: "^"}
+SHAPES = {"o": "●", "s": "■", "^": "▲"}
 
 
 def contest_picture(
     verdicts: Sequence[Judged], taus: Mapping[tuple[str, str], Mapping[int, Taus]], highest: Taus
 ) -> Figure:
-    """Regret under each limit by both scores, and tau with its ceilings; bars are 95 % intervals over seeds."""
+    """Regret under each limit by both scores, and tau with its ceilings; bars are 95 % intervals."""
     figure = Figure(figsize=(15, 5), layout="constrained")
     *left, right = figure.subplots(1, len(HIGHER_IS_BETTER) + 1)
     for axes, key in zip(left, HIGHER_IS_BETTER, strict=True):
@@ -57,12 +59,14 @@ def _draw_taus(axes: Axes, taus: Mapping[tuple[str, str], Mapping[int, Taus]], h
         shift = 0.7 * ((number + 0.5) / len(taus) - 0.5)
         axes.errorbar(
             [place + shift for place in range(len(highest))], [mean.value for mean in means],
-            yerr=[mean.half or 0.0 for mean in means], label=f"{strategy}, {by}",
-            fmt="s" if by == OWN else "o", markersize=4, capsize=2, color=COLOURS.get(strategy),
+            yerr=[mean.half or 0.0 for mean in means], fmt=MARKERS[by],
+            markersize=4, capsize=2, color=COLOURS.get(strategy),
         )  # fmt: skip
     for place, value in enumerate(highest.values()):
         axes.plot([place - 0.4, place + 0.4], [value, value], color="0.4", linestyle="--", linewidth=0.9)
     titles = [place if place == EVERYWHERE else f"±5 % on\n{place}" for place in highest]
     axes.set_xticks(range(len(highest)), titles)
     axes.set_ylabel("Kendall's tau (dashed: ceiling)")
-    axes.legend(frameon=False, fontsize=7)
+    axes.set_title(
+        "ranked by " + ", ".join(f"{SHAPES[mark]} {by}" for by, mark in MARKERS.items()), fontsize=9
+    )
