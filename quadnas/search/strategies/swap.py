@@ -1,9 +1,11 @@
-"""The default: entangled weights, trained equally, and gains that are measured by swapping candidates.
+"""The default: separate weights, trained equally, and gains that are measured by swapping candidates.
 
 Every weight step trains one path, in which each candidate is equally likely. Beside it a swap probe
 (``supernet.probe``) runs another candidate in each slot on a share of the images; from what the swaps would
 change, ``search.gains`` fits the gain of every candidate. The architecture parameters descend on these gains and
-the latency term; the knapsack works on the gains, and on what comparisons of whole networks add to them.
+the latency term; in the end the knapsack works on the gains alone. Held-out losses of whole networks with the
+supernet's weights rank networks of equal latency worse than the sum of gains does, and so do gains of entangled
+weights (benchmarks/ground_truth).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +18,11 @@ from torch import Tensor
 from quadnas.data.base import Batch
 from quadnas.search.gains import SwapGains
 from quadnas.search.paths import uniform_path
-from quadnas.search.posterior import GainPosterior
 from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
-from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate, Selection
-from quadnas.supernet.entangled import EntangledSupernet
+from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate
 from quadnas.supernet.probe import SwapProbe
+from quadnas.supernet.separate import SeparateSupernet
 from quadnas.training.loop import Criterion, Loss, accuracy_of
 
 PROBED_SHARE = 1 / 8
@@ -33,7 +34,7 @@ class Swap(SoftmaxLearner):
     """A weight step costs one path and an eighth of a forward pass; an architecture step nothing more."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem, EntangledSupernet(problem.space, problem.classes))
+        super().__init__(problem, SeparateSupernet(problem.space, problem.classes))
         self._gains = SwapGains(self._priced)
         self._seen = ArchitectureUpdate(0.0, 0.0)
 
@@ -75,22 +76,6 @@ class Swap(SoftmaxLearner):
     def scores(self) -> NDArray[np.float64]:
         """The gains."""
         return self._gains.estimate()[0].numpy()
-
-    def choose(self, selection: Selection) -> tuple[int, ...]:
-        """Thompson sampling: the best network for gains drawn from what is believed of them is compared, in turn.
-
-        The first comes of the gains as they were measured; what each comparison tells enters the next draw.
-        """
-        belief = GainPosterior(*self._gains.estimate())
-        losses: dict[tuple[int, ...], float] = {}
-        scores = self.scores()
-        for _ in range(selection.comparisons):
-            found = selection.derive(scores)
-            if found not in losses:
-                losses[found] = selection.held_out_loss(found)
-                belief.observe(found, losses[found])
-            scores = belief.draw(selection.generator).numpy()
-        return min(losses, key=losses.__getitem__)
 
     def state(self) -> dict[str, Tensor]:
         """Architecture parameters, their optimiser and the swaps observed so far."""
