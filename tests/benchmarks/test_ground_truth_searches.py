@@ -77,7 +77,7 @@ def test_all_train_as_many_paths(tmp_path: Path, strategy: str, steps: float) ->
     assert bool(row.scores) == (strategy in {"swap", "proxyless"})
     (answer,) = row.answers
     assert answer.bound_ms <= answer.limit_ms
-    assert (answer.path_steps > 0) == (strategy != "proxyless"), "the knapsack compares nothing"
+    assert (answer.path_steps > 0) == (strategy in {"random", "evolution"}), "a knapsack compares nothing"
 
 
 @pytest.mark.usefixtures("few_comparisons")
