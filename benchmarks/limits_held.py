@@ -1,16 +1,20 @@
-"""Do searches hold their limits, and does the multiplier settle before the knapsack has to cut?
+"""Do searches hold their limits, and do E[ms] and argmax settle before the knapsack has to cut?
 
 ``python -m benchmarks.limits_held`` runs 200 whole searches of tiny spaces (two to six slots, a few steps, no
 retraining) under random limits across the feasible range and random seeds: under one device, under two, under a
 device and a size; a fifth of them within 1 % above the minimum. It prints how many exceed a limit (none may) and
 how close they come to the closest one. ``--settle`` searches 16 slots instead, for longer, under limits across the
-range, and prints how far E[ms] and the most probable network are from the limit in the last quarter of the steps,
-before anything is derived; ``--plot FILE`` draws them.
+range and ``--seeds`` seeds, and prints where E[ms] and the most probable network are in the last quarter of the
+steps, before anything is derived: mean over the seeds and, in brackets, the one farthest from the limit. A
+multiplier moves the most probable network from one vertex of the convex hull of cost and score to the next; the
+nearest vertex says how close it can come at all. ``--plot FILE`` draws the first seed.
 """
 
 import argparse
 import random
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
@@ -18,7 +22,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from quadnas.latency.table import CostTable
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search import loop
@@ -124,47 +130,92 @@ def hold(count: int, folder: Path) -> int:
     return broken
 
 
-def settle(folder: Path, strategy: str, epochs: int, plot: Path | None) -> None:
+@dataclass
+class Settled:
+    """A search's steps; over its limit: E and argmax in the last quarter, the nearest vertex, the answer."""
+
+    steps: list[dict[str, Any]]
+    limit_ms: float
+    nearest: float
+    answer: float
+
+    def __post_init__(self) -> None:
+        last = self.steps[-len(self.steps) // 4 :]
+        self.expected = fmean(step["expected_ms"] for step in last) / self.limit_ms
+        self.argmax = fmean(step["argmax_ms"] for step in last) / self.limit_ms
+
+
+def vertices(scores: NDArray[np.float64], table: CostTable) -> list[float]:
+    """Costs of the networks that are best by scores - m cost for some m >= 0."""
+    costs = np.array(table.rows)
+    rises = costs[:, :, None] - costs[:, None, :]
+    slopes = (scores[:, :, None] - scores[:, None, :])[rises > 0] / rises[rises > 0]
+    turns = np.unique(np.append(slopes, 0.0).clip(0))
+    between = [*(turns[:-1] + turns[1:]) / 2, turns[-1] + 1]
+    return [table.of((scores - m * costs).argmax(1).tolist()) for m in between]
+
+
+def settled(chosen: SearchSettings, table: CostTable, path: Path) -> Settled:
+    """A search, and the vertex nearest to the limit by the scores that it ended with."""
+    result, steps = searched(chosen, path)
+    last, limit_ms = steps[-1], chosen.max_latency_ms
+    scores = np.array(last["gains"] or np.log(np.array(last["probabilities"]) + 1e-5))
+    if not last["gains"]:
+        scores += last["multiplier"] * np.array(table.rows) / limit_ms
+    nearest = min((cost / limit_ms for cost in vertices(scores, table)), key=lambda share: abs(share - 1))
+    return Settled(steps, limit_ms, nearest, result.latency_ms / limit_ms)
+
+
+def settle(folder: Path, strategy: str, seeds: int, epochs: int, plot: Path | None) -> None:
     """Searches under limits across the range of a space of 16 slots; prints where E[ms] and argmax end up."""
-    free = pose(settings(folder, SETTLED_SLOTS), 10).limits[0]
-    low, high = free.costs.range
+    table = pose(settings(folder, SETTLED_SLOTS), 10).limits[0].costs
+    low, high = table.range
     schedule = {"warmup_epochs": 4, "search_epochs": epochs, "retrain_epochs": 0, "architecture_every": 1}
-    figure = Figure(figsize=(3.2 * len(SETTLED_AT), 4.4), layout="constrained")
-    axes = figure.subplots(2, len(SETTLED_AT), sharex=True, squeeze=False)
+    runs: dict[float, list[Settled]] = {}
     print(
-        "| limit, share of the range | argmax / limit, last quarter | E / limit | multiplier | answer / limit |"
+        "| limit, share of the range | E / limit | argmax / limit | nearest vertex / limit | answer / limit |"
     )
     print("|---|---|---|---|---|")
-    for column, share in enumerate(SETTLED_AT):
-        limit_ms = low + share * (high - low)
+    for share in SETTLED_AT:
         chosen = settings(
-            folder,
-            SETTLED_SLOTS,
-            max_latency_ms=limit_ms,
-            schedule=schedule,
-            strategy=strategy,
-            train_images=320,
+            folder, SETTLED_SLOTS, max_latency_ms=low + share * (high - low),
+            schedule=schedule, strategy=strategy, train_images=320,
+        )  # fmt: skip
+        runs[share] = [
+            settled(chosen.model_copy(update={"seed": seed}), table, folder / f"settle{share}-{seed}")
+            for seed in range(seeds)
+        ]
+        cells = [
+            _mean_and_worst([getattr(run, name) for run in runs[share]])
+            for name in ("expected", "argmax", "nearest", "answer")
+        ]
+        print(f"| {share:g} | {' | '.join(cells)} |", flush=True)
+    if plot:
+        drawn({share: found[0] for share, found in runs.items()}).savefig(
+            plot, dpi=120, metadata={"Software": None}
         )
-        result, steps = searched(chosen, folder / f"settle{column}")
-        last = steps[-len(steps) // 4 :]
-        argmax, expected = ([step[key] / limit_ms for step in last] for key in ("argmax_ms", "expected_ms"))
-        print(
-            f"| {share:g} | {fmean(argmax):.3f} | {fmean(expected):.3f} | {last[-1]['multiplier']:.2f} | "
-            f"{result.latency_ms / limit_ms:.3f} |"
-        )
-        x = [step["step"] for step in steps]
-        upper, lower = axes[:, column]
+
+
+def _mean_and_worst(shares: Sequence[float]) -> str:
+    return f"{fmean(shares):.3f} ({max(shares, key=lambda share: abs(share - 1)):.3f})"
+
+
+def drawn(runs: Mapping[float, Settled]) -> Figure:
+    """E and argmax over the limit, and the multiplier, step by step, for every share of the range."""
+    figure = Figure(figsize=(3.2 * len(runs), 4.4), layout="constrained")
+    axes = figure.subplots(2, len(runs), sharex=True, squeeze=False)
+    for (share, run), upper, lower in zip(runs.items(), axes[0], axes[1], strict=True):
+        x = [step["step"] for step in run.steps]
         for key, label in (("argmax_ms", "most probable"), ("expected_ms", "E")):
-            upper.plot(x, [step[key] / limit_ms for step in steps], label=label, linewidth=1)
+            upper.plot(x, [step[key] / run.limit_ms for step in run.steps], label=label, linewidth=1)
         upper.axhline(1, color="0.4", linestyle="--", linewidth=0.9)
-        upper.set(title=f"limit at {share:.0%} of the range", ylim=(0, 2.5))
-        lower.plot(x, [step["multiplier"] for step in steps], color="C2", linewidth=1)
+        upper.set(title=f"limit at {share:.0%} of the range", ylim=(0, 2))
+        lower.plot(x, [step["multiplier"] for step in run.steps], color="C2", linewidth=1)
         lower.set(xlabel="weight step", ylim=(0, None))
     axes[0][0].set_ylabel("latency / limit")
     axes[1][0].set_ylabel("multiplier")
     axes[0][0].legend(frameon=False)
-    if plot:
-        figure.savefig(plot, dpi=120, metadata={"Software": None})
+    return figure
 
 
 def main() -> None:
@@ -174,13 +225,14 @@ def main() -> None:
     )
     parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--settle", action="store_true")
-    parser.add_argument("--strategy", default="proxyless")
-    parser.add_argument("--epochs", type=int, default=12, help="of the searches that settle")
+    parser.add_argument("--strategy", default="swap", help="of the searches that settle")
+    parser.add_argument("--seeds", type=int, default=5, help="of the searches that settle")
+    parser.add_argument("--epochs", type=int, default=10, help="of the searches that settle")
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
         if arguments.settle:
-            settle(Path(folder), arguments.strategy, arguments.epochs, arguments.plot)
+            settle(Path(folder), arguments.strategy, arguments.seeds, arguments.epochs, arguments.plot)
         elif hold(arguments.searches, Path(folder)):
             sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""The hard limits: the multiplier that steers towards one, and the knapsack that guarantees them all."""
+"""The hard limits: the multipliers that keep a distribution within them, and the knapsack that guarantees them."""
 
 import ctypes
 import math
@@ -23,8 +23,8 @@ RELATIVE_GAP = 1e-4
 MAX_NODES = 2_000
 """Of the integer program's search tree, after which its best network so far is taken."""
 
-DAMPING = 10.0
-"""Of a multiplier; see ``benchmarks/limits_held.py`` for what it does."""
+HELD_TO = 1e-6
+"""How closely E[cost] comes to a limit that binds, as a share of it."""
 
 Whole = Callable[[Sequence[int]], float]
 """Choices -> what the whole network costs."""
@@ -58,23 +58,46 @@ class Limit:
         return self.whole(choices) <= self.value
 
 
-@dataclass
-class Multiplier:
-    """One-sided Lagrange multiplier of cost <= limit: it never rewards cost.
+def multipliers(logits: NDArray[np.float64], limits: Sequence[Limit]) -> NDArray[np.float64]:
+    """The Lagrange multipliers (limits,) that keep every E[cost] within its limit; 0 for one that does not bind.
 
-    Dual ascent (``integral``) overshoots, since the architecture parameters follow late; a term in proportion to
-    the present violation damps it.
+    logits (slots, most candidates), -inf where there is no price. Among all distributions within the limits,
+    softmax(logits - ``tilt``) is the one closest to softmax(logits) by the Kullback-Leibler divergence.
+    The gradient of the convex dual that is minimised is (limit - E)/limit.
+    Source: the I-projection, Csiszar, Annals of Probability 3 (1975).
     """
+    from scipy.optimize import minimize  # noqa: PLC0415 (takes a second)
+    from scipy.special import logsumexp, softmax  # noqa: PLC0415
 
-    rate: float
-    integral: float = 0.0
-    value: float = 0.0
+    costs = relative_costs(limits, logits.shape[1])
+    left = np.array([1 - limit.costs.fixed / limit.value for limit in limits])
 
-    def update(self, cost: float, limit: float) -> None:
-        """integral <- [integral + rate v]+, value <- [integral + DAMPING rate v]+ with v = cost/limit - 1."""
-        step = self.rate * (cost / limit - 1)
-        self.integral = max(0.0, self.integral + step)
-        self.value = max(0.0, self.integral + DAMPING * step)
+    def dual(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        tilted = logits - tilt(weights, costs)
+        spent = (softmax(tilted, axis=1) * costs).sum((1, 2))
+        return logsumexp(tilted, axis=1).sum() + weights @ left, left - spent
+
+    found = minimize(
+        dual, np.zeros(len(limits)), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(limits),
+        options={"ftol": 0, "gtol": HELD_TO},
+    )  # fmt: skip
+    weights: NDArray[np.float64] = found.x
+    return weights
+
+
+def relative_costs(limits: Sequence[Limit], width: int) -> NDArray[np.float64]:
+    """(limits, slots, width): every candidate's cost over the limit, 0 where there is no price."""
+    costs = np.zeros((len(limits), len(limits[0].costs.rows), width))
+    for own, limit in zip(costs, limits, strict=True):
+        for slot, row in zip(own, limit.costs.rows, strict=True):
+            slot[: len(row)] = np.where(np.isfinite(row), row, 0) / limit.value
+    return costs
+
+
+def tilt(weights: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What multipliers (limits,) take off the logits (slots, most candidates), by ``relative_costs``."""
+    taken: NDArray[np.float64] = np.tensordot(weights, costs, 1)
+    return taken
 
 
 Budgets = Sequence[tuple[CostTable, float]]

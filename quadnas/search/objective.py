@@ -1,11 +1,9 @@
-"""The loss on the architecture parameters: task loss with a differentiable latency term.
+"""The loss on the architecture parameters: task loss with a published latency term.
 
 Sources: ``mul_log`` and ``add_linear`` as in the released ProxylessNAS code, with its constants.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -25,24 +23,14 @@ def check_latency_loss(form: LatencyLoss, fastest_ms: float) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """E[cost] () of one limit, the limit, and the weight of the term from its one-sided multiplier."""
+def architecture_loss(form: LatencyLoss, task_loss: Tensor, expected_ms: Tensor, limit_ms: float) -> Tensor:
+    """Combine the task loss L () with E[latency] ().
 
-    expected: Tensor
-    limit: float
-    multiplier: float
-
-
-def architecture_loss(form: LatencyLoss, task_loss: Tensor, terms: Sequence[Term]) -> Tensor:
-    """Combine the task loss () with what limits hold, E[latency] () in ms first.
-
-    multiplier: L + sum of m E/limit, where m = 0 leaves a limit out; mul_log: a L (ln E / ln limit)^b and
-    add_linear: L + c (E - limit)/limit, with the one latency alone.
+    multiplier: L alone, as ``ArchitectureLearner.hold`` keeps E within the limits; mul_log:
+    a L (ln E / ln limit)^b; add_linear: L + c (E - limit)/limit.
     """
-    if form == "multiplier":
-        return task_loss + sum(term.multiplier * term.expected / term.limit for term in terms)
-    (term,) = terms
     if form == "mul_log":
-        return MUL_LOG_ALPHA * task_loss * (term.expected.log() / math.log(term.limit)) ** MUL_LOG_BETA
-    return task_loss + ADD_LINEAR_LAMBDA * (term.expected - term.limit) / term.limit
+        return MUL_LOG_ALPHA * task_loss * (expected_ms.log() / math.log(limit_ms)) ** MUL_LOG_BETA
+    if form == "add_linear":
+        return task_loss + ADD_LINEAR_LAMBDA * (expected_ms - limit_ms) / limit_ms
+    return task_loss

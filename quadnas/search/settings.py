@@ -17,8 +17,7 @@ class Schedule(Settings):
     """How long everything trains. Epochs are passes over the training split.
 
     Warm-up trains weights alone; in the search an architecture step follows every ``architecture_every`` weight
-    steps, at the constant learning rate ``architecture_rate``; ``multiplier_rate`` is how fast the latency
-    term grows while the most probable network is above the limit.
+    steps, at the constant learning rate ``architecture_rate``.
     """
 
     warmup_epochs: Epochs = 6
@@ -26,7 +25,6 @@ class Schedule(Settings):
     retrain_epochs: Epochs = 6
     architecture_every: Count = 2
     architecture_rate: Rate = 5e-2
-    multiplier_rate: Rate = 0.3
 
 
 class LatencyLimit(Settings):

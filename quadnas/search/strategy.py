@@ -94,6 +94,13 @@ class ArchitectureLearner(OneShot):
         A strategy takes a batch every time or never: a resumed run goes on where that many have been taken.
         """
 
+    def hold(self) -> tuple[float, ...] | None:
+        """Keep the expected costs of the distribution within the limits, until the next architecture step.
+
+        The multiplier of every limit, 0 where it does not bind; None from a strategy that has none.
+        """
+        return None
+
     @abstractmethod
     def probabilities(self) -> NDArray[np.float64]:
         """(slots, most candidates): the current distribution per slot, 0 where there is no candidate."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +13,7 @@ from quadnas.data.order import stable_seed
 from quadnas.run.checkpoint import Checkpoint
 from quadnas.run.events import ArchitectureStep, LimitStep, PhaseStarted, WeightStep
 from quadnas.run.session import Session, Snapshot
-from quadnas.search.constraint import Multiplier
-from quadnas.search.objective import Term, architecture_loss
+from quadnas.search.objective import architecture_loss
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import ArchitectureLearner, OneShot
 from quadnas.training.distributed import ALONE, Ranks
@@ -59,7 +56,6 @@ class SupernetStage:
         self._learner = Learner(
             strategy.supernet, self._recipe, settings.seed, losses=self._losses, ranks=ranks
         )
-        self._multipliers = [Multiplier(settings.schedule.multiplier_rate) for _ in problem.limits]
         per_epoch = batches_per_epoch(len(data.train), settings.recipe.batch_size)
         self._warmup = settings.schedule.warmup_epochs * per_epoch
         self._steps = self._warmup + settings.schedule.search_epochs * per_epoch
@@ -118,15 +114,13 @@ class SupernetStage:
             update = strategy.update_architecture(
                 self._held_out, step_generator(self._seed, "gates", step), self._architecture_loss
             )
-        probabilities = strategy.probabilities()
         where = f"the architecture step after step {step}"
         require_finite("loss", update.loss, where)
-        require_finite("sum of the probabilities", probabilities.sum().item(), where)
+        require_finite("sum of the probabilities", strategy.probabilities().sum().item(), where)
+        multipliers = strategy.hold() or (0.0,) * len(problem.limits)
+        probabilities = strategy.probabilities()
         argmax = probabilities.argmax(1).tolist()
-        for limit, multiplier in zip(problem.limits, self._multipliers, strict=True):
-            if limit.binds:
-                multiplier.update(limit.costs.of(argmax), limit.value)
-        first, *others = self._limit_steps(argmax, torch.from_numpy(probabilities))
+        first, *others = self._limit_steps(argmax, torch.from_numpy(probabilities), multipliers)
         gains = strategy.gains()
         self._session.emit(
             ArchitectureStep(
@@ -144,7 +138,9 @@ class SupernetStage:
             )
         )
 
-    def _limit_steps(self, argmax: Sequence[int], probabilities: Tensor) -> list[LimitStep]:
+    def _limit_steps(
+        self, argmax: Sequence[int], probabilities: Tensor, multipliers: Sequence[float]
+    ) -> list[LimitStep]:
         return [
             LimitStep(
                 limit.name,
@@ -152,9 +148,9 @@ class SupernetStage:
                 expected=limit.costs.expected(probabilities).item(),
                 argmax=limit.costs.of(argmax),
                 limit=limit.value,
-                multiplier=multiplier.value,
+                multiplier=multiplier,
             )
-            for limit, multiplier in zip(self._problem.limits, self._multipliers, strict=True)
+            for limit, multiplier in zip(self._problem.limits, multipliers, strict=True)
         ]
 
     def _rows(self, values: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
@@ -169,23 +165,16 @@ class SupernetStage:
         return architecture_loss(
             "multiplier" if problem.unlimited else problem.settings.latency_loss,
             task,
-            [
-                Term(limit.costs.expected(probabilities), limit.value, multiplier.value)
-                for limit, multiplier in zip(problem.limits, self._multipliers, strict=True)
-            ],
+            problem.bounds.expected(probabilities),
+            problem.limit_ms,
         )
 
     def _snapshot(self) -> Snapshot:
         learned = self._learned.state() if self._learned else {}
         tensors = {**self._learner.state(), **with_prefix("strategy", learned)}
-        state: dict[str, Any] = {
-            "stage": NAME,
-            "multipliers": [asdict(multiplier) for multiplier in self._multipliers],
-        }
-        return tensors, state
+        return tensors, {"stage": NAME}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._learner.load_state(checkpoint.tensors)
         if self._learned:
             self._learned.load_state(under_prefix("strategy", checkpoint.tensors))
-        self._multipliers = [Multiplier(**state) for state in checkpoint.state["multipliers"]]

@@ -15,11 +15,13 @@ from quadnas.latency.kernels import Kernel, Operator
 from quadnas.network import Network
 from quadnas.ops.residual import Residual
 from quadnas.search.gated import Gated
-from quadnas.search.objective import Term, architecture_loss
+from quadnas.search.objective import architecture_loss
 from quadnas.search.problem import Problem
+from quadnas.search.softmax import SoftmaxLearner
 from quadnas.search.strategies.proxyless import Proxyless
 from quadnas.search.strategies.proxyless_full import ProxylessFull
 from quadnas.search.strategies.proxyless_reinforce import NETWORKS, ProxylessReinforce
+from quadnas.search.strategies.swap import Swap
 from quadnas.supernet.gates import frozen, gate_gradients
 from quadnas.supernet.supernet import SupernetSlot
 from tests.numerics.saved import saved_bytes
@@ -33,14 +35,9 @@ def strategy(**settings: Any) -> Proxyless:
     return Proxyless(toy_problem(**settings))
 
 
-def step(search: Gated, seed: int = 0, *, multiplier: float = 0.0, problem: Problem | None = None) -> None:
-    """One architecture step under the one-sided multiplier and a limit of 1 ms."""
-    bounds = (problem or toy_problem()).bounds
-
-    def loss(task: Tensor, probabilities: Tensor) -> Tensor:
-        return architecture_loss("multiplier", task, [Term(bounds.expected(probabilities), 1.0, multiplier)])
-
-    search.update_architecture(iter([batch(seed)]), generator(seed), loss)
+def step(search: Gated, seed: int = 0) -> None:
+    """One architecture step by the task loss alone."""
+    search.update_architecture(iter([batch(seed)]), generator(seed), lambda task, _: task)
 
 
 def batch(seed: int = 0) -> Batch:
@@ -228,7 +225,7 @@ def test_only_the_sampled_pair_moves_and_the_mass_of_the_others_stays() -> None:
     search = strategy()
     for seed in range(5):
         before = search.probabilities().copy()
-        step(search, seed, multiplier=0.5)
+        step(search, seed)
         change = np.abs(search.probabilities() - before) > 1e-12
         assert (change.sum(axis=1) == 2).all()
 
@@ -236,32 +233,63 @@ def test_only_the_sampled_pair_moves_and_the_mass_of_the_others_stays() -> None:
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        ("multiplier", lambda ce, ms: ce + 0.7 * ms / 20),
         ("mul_log", lambda ce, ms: 0.2 * ce * (np.log(ms) / np.log(20)) ** 0.3),
         ("add_linear", lambda ce, ms: ce + 0.1 * (ms - 20) / 20),
     ],
 )
 def test_latency_losses_are_the_published_forms(form: Any, expected: Any) -> None:
     task, ms = torch.tensor(1.7, dtype=torch.float64), torch.tensor(31.0, dtype=torch.float64)
-    assert architecture_loss(form, task, [Term(ms, 20.0, 0.7)]).item() == pytest.approx(
-        expected(1.7, 31.0), rel=1e-12
-    )
+    assert architecture_loss(form, task, ms, 20.0).item() == pytest.approx(expected(1.7, 31.0), rel=1e-12)
 
 
 @ALL
 def test_the_latency_term_favours_the_faster_of_two_equal_candidates(kind: type[Gated]) -> None:
     """Candidates whose outputs are equal differ in latency alone: the expensive one must lose."""
     torch.manual_seed(0)
-    search = kind(toy_problem(limit_ms=1.0, schedule={"architecture_rate": 0.1}))
+    search = kind(tight_problem(schedule={"architecture_rate": 0.1}))
     for module in search.supernet.modules():
         if isinstance(module, Residual) and module.scale is not None:
             nn.init.zeros_(module.scale)
     for seed in range(60):
-        step(search, seed, multiplier=10.0)
+        step(search, seed)
+        search.hold()
     labels = toy_problem().space.slots[0].labels
     for row in search.probabilities():
         assert row[labels.index("identity")] > row[labels.index("quadra-k3-e2")]
         assert row[labels.index("quadra-k3-e2")] > row[labels.index("quadra-k7-e4")]
+
+
+def tight_problem(**settings: Any) -> Problem:
+    low, high = toy_problem().bounds.range
+    return toy_problem(limit_ms=low + 0.2 * (high - low), **settings)
+
+
+@pytest.mark.parametrize("kind", [Proxyless, ProxylessFull, Swap])
+def test_the_expected_latency_meets_a_limit_that_binds_and_the_scores_do_not_feel_it(
+    kind: Callable[[Problem], SoftmaxLearner],
+) -> None:
+    torch.manual_seed(0)
+    problem = tight_problem()
+    search = kind(problem)
+    scores = search.scores()
+    held = search.hold()
+    assert held is not None
+    assert held[0] > 0
+    expected_ms = problem.bounds.expected(torch.from_numpy(search.probabilities())).item()
+    assert expected_ms == pytest.approx(problem.limit_ms, rel=1e-5)
+    assert np.array_equal(search.scores(), scores)
+    assert kind(toy_problem()).hold() == (0.0,)
+
+    other = kind(problem)
+    other.load_state({name: value.clone() for name, value in search.state().items()})
+    assert np.array_equal(other.probabilities(), search.probabilities())
+
+
+def test_published_latency_losses_and_rewards_have_no_multipliers() -> None:
+    for search in (ProxylessReinforce(tight_problem()), Proxyless(tight_problem(latency_loss="add_linear"))):
+        before = search.probabilities()
+        assert search.hold() is None
+        assert np.array_equal(search.probabilities(), before)
 
 
 def test_warming_up_samples_every_candidate_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +317,7 @@ def test_weights_do_not_move_in_an_architecture_step(kind: type[Gated]) -> None:
     torch.manual_seed(0)
     search = kind(toy_problem())
     before = {name: value.clone() for name, value in search.supernet.state_dict().items()}
-    step(search, 0, multiplier=1.0)
+    step(search, 0)
     for name, value in search.supernet.state_dict().items():
         assert torch.equal(before[name], value)
     assert all(p.requires_grad and p.grad is None for p in search.supernet.parameters())
@@ -326,7 +354,7 @@ def test_architecture_steps_leave_normalisation_statistics_alone(
 
     before = statistics()
     for seed in range(4):
-        step(search, seed, multiplier=0.0, problem=problem)
+        step(search, seed)
     assert all(torch.equal(a, b) for a, b in zip(before, statistics(), strict=True))
     for seed in range(4):
         next(search.losses(batch(), F.cross_entropy, generator(seed), warming_up=True))
@@ -342,7 +370,7 @@ def test_a_candidate_without_a_price_is_never_sampled() -> None:
     search = Proxyless(problem)
     refused = [i for i, label in enumerate(problem.space.slots[0].labels) if "k7" in label]
     for seed in range(30):
-        step(search, seed, multiplier=0.5)
+        step(search, seed)
         pairs = search._sample_pairs(generator(seed))
         assert not np.isin(pairs.numpy(), refused).any()
         assert (pairs[:, 0] != pairs[:, 1]).all()
@@ -355,5 +383,5 @@ def test_a_slot_with_one_candidate_needs_no_choice(kind: type[Gated]) -> None:
     torch.manual_seed(0)
     problem = toy_problem(space=toy_space(candidates="[{block: quadra, kernel: 3, expansion: 2}]"))
     search = kind(problem)
-    step(search, 0, multiplier=1.0, problem=problem)
+    step(search, 0)
     assert (search.probabilities() == 1).all()

@@ -100,7 +100,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "train_images": 75,
         "train_size": 32,
         "seed": 3,
-        "schedule": {"warmup_epochs": 1, "search_epochs": 2, "retrain_epochs": 1, "multiplier_rate": 5.0},
+        "schedule": {"warmup_epochs": 1, "search_epochs": 2, "retrain_epochs": 1},
         "recipe": {"batch_size": 16},
         "checkpoint_seconds": 2.0,
     }

@@ -49,7 +49,7 @@ class Proxyless(Gated):
         return torch.cat([first, second], dim=1)
 
     def _pair_shares(self, pair: Tensor) -> Tensor:
-        return self.alpha.gather(1, pair).softmax(1)
+        return self._logits().gather(1, pair).softmax(1)
 
     def _pair_mass(self, pair: Tensor) -> Tensor:
-        return self.alpha.detach().gather(1, pair).logsumexp(1, keepdim=True)
+        return self._logits().detach().gather(1, pair).logsumexp(1, keepdim=True)

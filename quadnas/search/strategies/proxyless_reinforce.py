@@ -57,6 +57,9 @@ class ProxylessReinforce(Gated):
         self._descend(-((rewards - self.baseline) * log_probabilities).mean())
         return ArchitectureUpdate(seen[0].item(), accuracies.mean().item())
 
+    def hold(self) -> None:
+        """No multipliers: the reward holds latency."""
+
     def state(self) -> dict[str, Tensor]:
         """Architecture parameters, their optimiser and the baseline."""
         return {**super().state(), "baseline": self.baseline}
