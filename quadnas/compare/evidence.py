@@ -15,27 +15,20 @@ BOUND, FREE, ALL_FIT, UNKNOWN = "yes", "no", "all fit", "not known"
 def limit_bound(events: Sequence[Mapping[str, Any]], problem: Problem) -> str:
     """Whether the search would have chosen a network above its limit, had there been none; of several, which ones.
 
-    ``events`` are the lines of its journal. It would have if the most probable network is above the limit in the
-    end, or if only the limit's term in the loss holds it below: a multiplier above 0 (complementary slackness).
-    ALL_FIT: no network of the space is above a limit; UNKNOWN: the strategy learns no probabilities, or chose
-    another network than they say although that one is within the limits, so it did not go by them alone.
+    ``events`` are the lines of its journal. It would have if the best network by its scores is above the limit
+    (``search.unlimited``); a latency term in its loss or reward has its part in the scores.
+    ALL_FIT: no network of the space is above a limit; UNKNOWN: the scores do not say.
     """
     if problem.unlimited:
         return ALL_FIT
     last = {event["event"]: event for event in events}
-    chosen, argmax = (last["Derived"][key] for key in ("architecture", "argmax_architecture"))
-    if argmax is None:
+    text = last["Derived"]["unlimited_architecture"]
+    if text is None:
         return UNKNOWN
-    likeliest = problem.space.choices(Architecture.parse(argmax))
-    step = last.get("ArchitectureStep")
-    steered = [one["multiplier"] > 0 for one in (step, *step.get("beside", ()))] if step else []
-    bound = [
-        limit.name
-        for number, limit in enumerate(problem.limits)
-        if any(steered[number : number + 1]) or not limit.fits(likeliest)
-    ]
+    unlimited = problem.space.choices(Architecture.parse(text))
+    bound = [limit.name for limit in problem.limits if not limit.fits(unlimited)]
     if not bound:
-        return FREE if chosen == argmax else UNKNOWN
+        return FREE
     return BOUND if len(problem.limits) == 1 else ", ".join(bound)
 
 

@@ -82,14 +82,14 @@ class Compared(Event):
 class Derived(Event):
     """The architecture that was chosen, and what of it was held to the limit (prediction and asked-for error).
 
-    ``argmax_ms`` is the same for the most probable architecture, which no limit held; None from a strategy that
-    learns no probabilities.
+    ``unlimited_ms`` is the same for the architecture that would have been chosen without limits, as
+    ``search.unlimited`` tells it from the same scores or comparisons; None where these do not say.
     """
 
     architecture: str
     bound_ms: float
-    argmax_architecture: str | None
-    argmax_ms: float | None
+    unlimited_architecture: str | None
+    unlimited_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)

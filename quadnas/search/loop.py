@@ -21,8 +21,9 @@ from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result, result_data
 from quadnas.search.selection import affordable_comparisons, held_out_loss, inherited, selection
 from quadnas.search.settings import SearchSettings
-from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, OneShot, Strategy, new_strategy
+from quadnas.search.strategy import STRATEGIES, OneShot, Strategy, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
+from quadnas.search.unlimited import Witness
 from quadnas.training import stage
 from quadnas.training.device import arithmetic, compute_device
 from quadnas.training.distributed import ALONE, Ranks, SharedSession
@@ -118,16 +119,15 @@ def train_supernet(work: Work, session: SharedSession, checkpoint: Checkpoint | 
 def choose(work: Work, problem: Problem, strategy: Strategy, session: SharedSession) -> Finding:
     """Choose the architecture under the limits of ``problem``, and write its spec and its first weights."""
     loss = held_out_loss(problem, work.data, work.train_size, strategy, session, work.ranks)
-    choices = strategy.choose(selection(problem, loss, affordable_comparisons(problem, work.data)))
-    argmax: list[int] | None = None
-    if isinstance(strategy, ArchitectureLearner):
-        argmax = strategy.probabilities().argmax(1).tolist()
+    witness = Witness(problem, selection(problem, loss, affordable_comparisons(problem, work.data)))
+    choices = strategy.choose(witness.selection)
+    unlimited = witness.unlimited()
     session.emit(
         Derived(
             architecture=str(problem.space.architecture(choices)),
             bound_ms=problem.bound_ms(choices),
-            argmax_architecture=str(problem.space.architecture(argmax)) if argmax else None,
-            argmax_ms=problem.bound_ms(argmax) if argmax else None,
+            unlimited_architecture=str(problem.space.architecture(unlimited)) if unlimited else None,
+            unlimited_ms=problem.bound_ms(unlimited) if unlimited else None,
         )
     )
     spec = model_spec(problem, work.data, choices, work.train_size)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from quadnas.errors import ConfigError, Interrupted
 from quadnas.run.events import Event, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
+from quadnas.search.problem import Problem
 from quadnas.training.standalone import TrainSettings, train_network
 from tests.cli.command import TINY_SPACE, quadnas, write
 from tests.toy import toy_problem
@@ -126,25 +128,20 @@ def test_training_takes_from_the_search_what_it_does_not_say_itself(place: Path)
     assert len(spec.classes) == spec.layers[-1].channels_out == 10
 
 
+def told_of(problem: Problem, choices: Sequence[int] | None) -> str:
+    """Whether the limit bound, by a journal in which this would have been chosen without limits."""
+    text = None if choices is None else str(problem.space.architecture(choices))
+    tighter, derived = ({"event": "Derived", "unlimited_architecture": one} for one in (None, text))
+    return limit_bound([tighter, derived, {"event": "Evaluated"}], problem)
+
+
 def test_a_limit_binds_what_would_have_chosen_more() -> None:
     problem = toy_problem(limit_ms=1.0)
     cheapest, dearest = ([row.index(pick(row)) for row in problem.bounds.rows] for pick in (min, max))
     assert problem.bound_ms(cheapest) < 1.0 < problem.bound_ms(dearest)
-    derived, greedy = (
-        dict.fromkeys(("architecture", "argmax_architecture"), str(problem.space.architecture(choices)))
-        | {"event": "Derived"}
-        for choices in (cheapest, dearest)
-    )
-    step = {"event": "ArchitectureStep", "multiplier": 0.0}
-    assert limit_bound([step, derived], problem) == FREE
-    assert limit_bound([step, greedy], problem) == BOUND
-    assert (
-        limit_bound([{**step, "multiplier": 0.2}, derived], problem) == BOUND
-    )  # held below by the term alone
-    assert limit_bound([{**step, "multiplier": 0.2}, step, derived], problem) == FREE
-    assert limit_bound([derived], toy_problem(limit_ms=1e9)) == ALL_FIT
-    assert limit_bound([{**derived, "argmax_architecture": None}], problem) == UNKNOWN
-    assert limit_bound([step, {**derived, "architecture": greedy["architecture"]}], problem) == UNKNOWN
+    answers = [told_of(problem, choices) for choices in (cheapest, dearest, None)]
+    assert answers == [FREE, BOUND, UNKNOWN]
+    assert told_of(toy_problem(limit_ms=1e9), dearest) == ALL_FIT
     assert bound_text([BOUND, FREE, BOUND]) == "yes: 2; no: 1"
     assert (bound_text([FREE, FREE]), bound_text([None, None])) == (FREE, None)
 
@@ -152,13 +149,28 @@ def test_a_limit_binds_what_would_have_chosen_more() -> None:
 def test_of_several_limits_those_that_bound_are_named() -> None:
     problem = toy_problem(limit_ms=1.0)
     dearest = [row.index(max(row)) for row in problem.bounds.rows]
-    roomy = replace(problem.limits[0], name="macs", value=1e9)
-    both = replace(problem, limits=(problem.limits[0], roomy))
-    name = str(problem.space.architecture(dearest))
-    derived = {"event": "Derived", "architecture": name, "argmax_architecture": name}
-    assert limit_bound([derived], both) == problem.limits[0].name
-    step = {"event": "ArchitectureStep", "multiplier": 0.0, "beside": [{"multiplier": 0.3}]}
-    assert limit_bound([step, derived], both) == f"{problem.limits[0].name}, macs"
+    roomy, tight = (replace(problem.limits[0], name="macs", value=value) for value in (1e9, 0.9))
+    name = problem.limits[0].name
+    assert told_of(replace(problem, limits=(problem.limits[0], roomy)), dearest) == name
+    assert told_of(replace(problem, limits=(problem.limits[0], tight)), dearest) == f"{name}, macs"
+
+
+def test_every_search_says_whether_its_limit_bound(place: Path) -> None:
+    """By the journal: of swap the candidates with the highest gains, of the largest the dearest everywhere."""
+    limit = {"space": "tiny.yaml", "device": "cortexA76", "max_latency_ms": 1.0}
+    arms = {name: {"search": {**limit, "strategy": name}} for name in ("swap", "largest")}
+    experiment = search(grid=(), arms=arms, training=None, seeds=(0,))
+    with RunFolder.create(place / "run", experiment.model_dump(mode="json")) as folder:
+        outcome = run_experiment(experiment, experiment.prepare(), folder, lambda _: None, StopFlag())
+    bound = {unit.arm: record["binding"] for unit, record in outcome.records.items()}
+    events = {name: RunFolder.open(place / f"run/arms/{name}-seed0").journal.read() for name in arms}
+    derived = {name: next(e for e in found if e["event"] == "Derived") for name, found in events.items()}
+    *_, last = (event for event in events["swap"] if event["event"] == "ArchitectureStep")
+    labels = [("quadra-k3-e2", "quadra-k5-e2", "identity")[row.index(max(row))] for row in last["gains"]]
+    assert derived["swap"]["unlimited_architecture"].replace("|", ",").split(",") == labels
+    assert derived["largest"]["unlimited_architecture"] == "|".join(["quadra-k5-e2"] * 4)
+    assert bound["largest"] == BOUND
+    assert bound["swap"] == (BOUND if derived["swap"]["unlimited_ms"] > 1.0 else FREE)
 
 
 def test_pairs_are_those_of_shared_seeds() -> None:

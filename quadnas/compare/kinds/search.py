@@ -167,8 +167,10 @@ class Search(Experiment):
             else f"One seed for everything{trained}: accuracies have no interval."
         )
         bound = (
-            "A limit bound if the search without it would have chosen a network above it; 'all fit': "
-            "every network of the space is within it; 'not known': the strategy went by more than probabilities."
+            "A limit bound if the best network of the space by the scores of the search is above it (of random "
+            "search and evolution: by what their comparisons tell of every candidate, added up); a latency term "
+            "in a loss or reward has its part in the scores; 'all fit': every network of the space is within it; "
+            "'not known': candidates that could never be compared might be better."
         )
         return (spread, bound)
 
