@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import re
+import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -24,10 +26,11 @@ from benchmarks.ground_truth.fit import (
 )
 from benchmarks.ground_truth.plan import FINAL_SEEDS, Training, plan, relative_costs, stratified
 from benchmarks.ground_truth.report import report
+from benchmarks.ground_truth.sharing import Job, in_processes, work_off
 from benchmarks.ground_truth.table import Row, TruthTable
 from benchmarks.ground_truth.training import open_workshop, work
 from quadnas.compare.statistics import Noise
-from quadnas.errors import ConfigError, DataError
+from quadnas.errors import ConfigError, DataError, MachineError
 from quadnas.latency.table import CostTable
 from quadnas.space.search_space import SearchSpace
 from tests.benchmarks.truths import HEADER, SEVEN, SPACE, row, tiny_truth
@@ -124,6 +127,29 @@ def test_a_training_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
         with table.claimed("a", 1) as another:
             assert another
     assert other_gets_it()
+
+
+def test_what_another_process_has_done_meanwhile_is_not_done_again(tmp_path: Path) -> None:
+    table, asked = TruthTable(tmp_path / "table.jsonl", HEADER), []
+
+    def missing(rows: Sequence[Row]) -> list[Job[Row]]:
+        done = {one.architecture for one in rows}
+        if not rows:
+            table.append(row("a"))  # it ends after the rows were read
+        return [(("a", 0), lambda: work_on("a")), (("b", 0), lambda: work_on("b"))] if "b" not in done else []
+
+    def work_on(name: str) -> Row:
+        asked.append(name)
+        return row(name)
+
+    work_off(table, missing)
+    assert asked == ["b"]
+    assert [one.architecture for one in table.rows()] == ["a", "b"]
+
+
+def test_a_process_that_fails_is_told() -> None:
+    with pytest.raises(MachineError, match=r"2 of 2 processes failed [(]exit code 3, 3[)]"):
+        in_processes(sys.exit, (3,), 2)
 
 
 # the trainings
