@@ -32,7 +32,7 @@ BY_FIT = "~"
 
 NOTES = f"""
     Regret: by how many deviations of one training the best finalist within the limit is better, with 95 %
-    intervals over the seeds of the searches and over the trainings ({len(ANSWER_SEEDS)} of what was chosen,
+    intervals over the seeds of the searches and over the trainings (up to {len(ANSWER_SEEDS)} of what was chosen,
     {len(FINAL_SEEDS)} of finalists), none of which anyone chose by. The best is chosen by half of its
     trainings and scored by the other half, in turn, and what a seed adds to all networks alike is taken
     off. {BY_FIT}: the fit stands in for trainings that are missing, and its best has the winner's curse.

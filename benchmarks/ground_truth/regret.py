@@ -19,7 +19,7 @@ from benchmarks.ground_truth.fit import (
     latencies,
     whole_space,
 )
-from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Truth
+from benchmarks.ground_truth.plan import FINAL_SEEDS, Truth
 from benchmarks.ground_truth.table import Row
 from quadnas.compare.statistics import Noise
 from quadnas.errors import DataError
@@ -109,7 +109,7 @@ class Judge:
         scores = self._scores.get(answer.architecture, {})
         best = self._best(answer)
         trainings = 0
-        if best is not None and all(seed in scores for seed in ANSWER_SEEDS):
+        if best is not None and scores:
             score, trainings = fmean(scores.values()), len(scores)
         else:
             allowed = self._costs_ms[answer.device] <= answer.limit_ms
