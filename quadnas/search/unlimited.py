@@ -35,7 +35,7 @@ class Witness:
         if not self._losses:
             return None
         networks, losses = list(self._losses), list(self._losses.values())
-        seen: NDArray[np.bool_] = _one_hot(networks, priced.shape).any(0)
+        seen = np.asarray(_one_hot(networks, priced.shape).any(0))
         best = _best(additive_scores(networks, losses, priced.shape), seen)
         return best if (seen == priced).all() or not self._problem.fits(best) else None
 
