@@ -32,9 +32,9 @@ BY_FIT = "~"
 
 NOTES = f"""
     Regret: by how many deviations of one training the best finalist within the limit is better, with 95 %
-    intervals over the seeds of the searches and over the trainings (up to {len(ANSWER_SEEDS)} of what was chosen,
-    {len(FINAL_SEEDS)} of finalists), none of which anyone chose by. The best is chosen by half of its
-    trainings and scored by the other half, in turn, and what a seed adds to all networks alike is taken
+    intervals over the seeds of the searches and over the trainings (up to {len(ANSWER_SEEDS)} of what was
+    chosen, {len(FINAL_SEEDS)} of finalists), none of which anyone chose by. The best is chosen by half of
+    its trainings and scored by the other half, in turn, and what a seed adds to all networks alike is taken
     off. {BY_FIT}: the fit stands in for trainings that are missing, and its best has the winner's curse.
     CPU: seconds of one thread for supernet and choice; where one supernet answers under all limits, all of
     them together count it once. Differences are paired by the seed of the search, and their p-values take
