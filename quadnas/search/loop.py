@@ -19,7 +19,7 @@ from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.front import RESULT, files_of, weights_origin
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result, result_data
-from quadnas.search.selection import affordable_comparisons, held_out_loss, inherited, selection
+from quadnas.search.selection import held_out_loss, inherited, selection
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategy import STRATEGIES, OneShot, Strategy, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
@@ -119,7 +119,7 @@ def train_supernet(work: Work, session: SharedSession, checkpoint: Checkpoint | 
 def choose(work: Work, problem: Problem, strategy: Strategy, session: SharedSession) -> Finding:
     """Choose the architecture under the limits of ``problem``, and write its spec and its first weights."""
     loss = held_out_loss(problem, work.data, work.train_size, strategy, session, work.ranks)
-    witness = Witness(problem, selection(problem, loss, affordable_comparisons(problem, work.data)))
+    witness = Witness(problem, selection(problem, loss))
     choices = strategy.choose(witness.selection)
     unlimited = witness.unlimited()
     session.emit(

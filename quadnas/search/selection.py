@@ -23,7 +23,6 @@ from quadnas.training.evaluation import evaluate
 from quadnas.training.loop import step_generator
 
 HELD_OUT_IMAGES = 2048
-MOST_COMPARISONS = 32
 STATISTICS_BATCHES = 10
 
 
@@ -110,19 +109,7 @@ def held_out_loss(
     return loss
 
 
-def affordable_comparisons(problem: Problem, data: DataSet) -> int:
-    """How many held-out losses cost a tenth of the training, a forward pass being a third of a step; 4 to 32."""
-    schedule = problem.settings.schedule
-    trained = (schedule.warmup_epochs + schedule.search_epochs) * len(data.train)
-    compared = min(HELD_OUT_IMAGES, len(data.held_out)) / 3
-    return max(4, min(MOST_COMPARISONS, int(0.1 * trained / compared)))
-
-
-def selection(
-    problem: Problem,
-    held_out_loss: Callable[[Sequence[int]], float],
-    comparisons: int = MOST_COMPARISONS,
-) -> Selection:
+def selection(problem: Problem, held_out_loss: Callable[[Sequence[int]], float]) -> Selection:
     """What a strategy may ask when it chooses under the limits of a problem."""
     generator = step_generator(problem.settings.seed, "selection", 0)
 
@@ -141,4 +128,4 @@ def selection(
         drawn = feasible_paths(priced, within, start, generator)
         yield from filter(problem.fits, drawn)
 
-    return Selection(derived, problem.fits, samples(), held_out_loss, comparisons, generator)
+    return Selection(derived, problem.fits, samples(), held_out_loss, generator)

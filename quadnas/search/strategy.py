@@ -37,15 +37,13 @@ class Selection:
     ``derive(scores)``: the architecture within all limits whose scores (slots, most candidates) add up to most;
     ``fits(choices)``: whether an architecture is within them; ``samples``: architectures within them, drawn
     uniformly, without end; ``held_out_loss(choices)``: the mean cross-entropy of an architecture with the
-    supernet's weights on held-out images (``selection.held_out_loss`` says what it costs); so many
-    ``comparisons`` of this kind cost a tenth of the training, or less.
+    supernet's weights on held-out images (``selection.held_out_loss`` says what it costs).
     """
 
     derive: Callable[[NDArray[np.float64]], tuple[int, ...]]
     fits: Callable[[Sequence[int]], bool]
     samples: Iterator[tuple[int, ...]]
     held_out_loss: Callable[[Sequence[int]], float]
-    comparisons: int
     generator: torch.Generator
 
 

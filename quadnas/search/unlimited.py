@@ -18,20 +18,20 @@ class Witness:
 
     def __init__(self, problem: Problem, selection: Selection) -> None:
         self._problem, self._asked = problem, selection
-        self._scores: list[NDArray[np.float64]] = []
+        self._scores: NDArray[np.float64] | None = None
         self._losses: dict[tuple[int, ...], float] = {}
         self.selection = replace(selection, derive=self._derive, held_out_loss=self._held_out_loss)
 
     def unlimited(self) -> tuple[int, ...] | None:
-        """The best network of the whole space by the mean of all scores that the knapsack was asked with.
+        """The best network of the whole space by the scores that the knapsack was asked with.
 
         Of a strategy that asks no knapsack, and compares whole networks instead, the scores are what
         ``additive_scores`` makes of its comparisons. None if these say nothing: there are none, or the network is
         within the limits, and candidates that the limits kept out of every comparison might be better.
         """
         priced = self._problem.priced.numpy()
-        if self._scores:
-            return _best(np.mean(self._scores, axis=0), priced)
+        if self._scores is not None:
+            return _best(self._scores, priced)
         if not self._losses:
             return None
         networks, losses = list(self._losses), list(self._losses.values())
@@ -40,7 +40,7 @@ class Witness:
         return best if (seen == priced).all() or not self._problem.fits(best) else None
 
     def _derive(self, scores: NDArray[np.float64]) -> tuple[int, ...]:
-        self._scores.append(np.array(scores, dtype=float))
+        self._scores = scores
         return self._asked.derive(scores)
 
     def _held_out_loss(self, choices: Sequence[int]) -> float:
