@@ -74,6 +74,6 @@ def compare(
     with folder, stop_requested() as stop, Progress(sys.stderr) as progress:
         outcome = engine.run_experiment(experiment, work, folder, progress, stop, executor)
         result.write_outcome(experiment, outcome, folder, "; ".join(outcome.machines) or machine_text())
-    answer = {"run": str(folder.path), "kind": experiment.kind, "rows": outcome.table.as_records()}
+    answer = {"run": str(folder.path), "kind": experiment.kind, **outcome.table.as_data()}
     print_answer(answer, as_json, f"{outcome.table.as_text()}\n\n{folder.path / result.PAGE}")
     engine.raise_failures(outcome, folder)

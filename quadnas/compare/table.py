@@ -103,6 +103,10 @@ class Table:
         below = [f"\n{further.title}\n{further.as_text()}" for further in self.more.values()]
         return "\n".join(["\n".join(lines), "", *self.sentences(), *below]).rstrip()
 
+    def as_data(self) -> dict[str, list[dict[str, Any]]]:
+        """The ``rows`` as plain data, and those of further tables under their names."""
+        return {"rows": self.as_records(), **{name: table.as_records() for name, table in self.more.items()}}
+
     def as_records(self) -> list[dict[str, Any]]:
         """Every row as plain data."""
         return [

@@ -16,6 +16,7 @@ from quadnas.compare.engine import run_experiment
 from quadnas.compare.evidence import ALL_FIT, BOUND, FREE, UNKNOWN, bound_text, limit_bound
 from quadnas.compare.experiment import Unit, experiment_from
 from quadnas.compare.kinds.search import Search
+from quadnas.compare.networks import latencies_ms, size_of
 from quadnas.compare.pairs import paired_table
 from quadnas.config import parse_yaml, validated
 from quadnas.errors import ConfigError, Interrupted
@@ -23,6 +24,7 @@ from quadnas.run.events import Event, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search.problem import Problem
+from quadnas.space.model_spec import load_model_spec
 from quadnas.training.standalone import TrainSettings, train_network
 from tests.cli.command import TINY_SPACE, quadnas, write
 from tests.toy import toy_problem
@@ -157,7 +159,10 @@ def test_of_several_limits_those_that_bound_are_named() -> None:
 
 def test_every_search_says_whether_its_limit_bound(place: Path) -> None:
     """By the journal: of swap the candidates with the highest gains, of the largest the dearest everywhere."""
-    limit = {"space": "tiny.yaml", "device": "cortexA76", "max_latency_ms": 1.0}
+    limit = {
+        **{"space": "tiny.yaml", "device": "cortexA76", "max_latency_ms": 1.0},
+        **{"schedule": {"retrain_epochs": 0}},
+    }
     arms = {name: {"search": {**limit, "strategy": name}} for name in ("swap", "largest")}
     experiment = search(grid=(), arms=arms, training=None, seeds=(0,))
     with RunFolder.create(place / "run", experiment.model_dump(mode="json")) as folder:
@@ -200,6 +205,31 @@ def test_verdicts_say_what_they_rest_on(gains: list[float], verdict: str) -> Non
     assert table.rows[0].values["verdict"] == verdict
     assert any("One seed tells nothing" in note for note in table.notes) == (len(gains) == 1)
     assert any("cannot fall below" in note for note in table.notes) == (1 < len(gains) < 6)
+
+
+def test_every_device_of_an_arm_has_its_latency_and_its_limit(place: Path) -> None:
+    """Two seeds under limits on two devices and on the size, against the networks priced one by one."""
+    more: Any = {
+        "schedule": {"retrain_epochs": 0},
+        "also": [{"device": "myriadvpu", "max_latency_ms": 5.5}],
+        "max_parameters": 20_000,
+    }
+    settings = {"space": "tiny.yaml", "strategy": "largest", **A76, **more}
+    experiment = search(grid=(), arms={"a": {"search": settings}}, training=None)
+    with RunFolder.create(place / "run", experiment.model_dump(mode="json")) as folder:
+        outcome = run_experiment(experiment, experiment.prepare(), folder, lambda _: None, StopFlag())
+    units = {"a-seed0", "a-seed1"}
+    specs = [load_model_spec(place / "run/arms" / unit / "model.yaml") for unit in units]
+    vpu_ms = max(latencies_ms(spec.layers, 224, ["myriadvpu"])["myriadvpu_ms"] or 0 for spec in specs)
+    size = max(size_of(spec.layers, 224)["parameters"] for spec in specs)
+    row = outcome.table.rows[0].values
+    assert row["beside"] == f"{vpu_ms:.4g} of 5.5 ms on myriadvpu, {size:,} of 20,000 parameters"
+    records = experiment.by_arm(outcome.records)
+    dashed = [
+        [np.ravel(line.get_xdata())[0] for line in axes.lines if line.get_linestyle() == "--"]
+        for axes in experiment.draw(outcome.table, records).axes
+    ]
+    assert dashed == [[2.4], [5.5]]
 
 
 def test_many_pairs_raise_p() -> None:
@@ -245,6 +275,11 @@ def test_searches_and_a_given_network_end_in_one_table(place: Path) -> None:
         row["arm"]: row for row in csv.DictReader((place / "run" / "pairs.csv").read_text().splitlines())
     }
     assert list(pairs) == ["tiny-A76 minus small-A76", "tiny-VPU minus small-VPU", "given minus small-A76"]
+    told = {pair["arm"]: pair for pair in answer["pairs"]}
+    assert list(told) == list(pairs)
+    for name, pair in pairs.items():
+        assert float(pair["p_t"] or "nan") == pytest.approx(told[name]["p_t"] or float("nan"), nan_ok=True)
+        assert (pair["wins"], pair["verdict"]) == (told[name]["wins"], told[name]["verdict"])
     gains = [units[f"given-seed{s}"]["accuracy"] - units[f"small-A76-seed{s}"]["accuracy"] for s in (0, 1)]
     assert float(pairs["given minus small-A76"]["difference"]) == pytest.approx(sum(gains) / 2)
     first, second = (place / "run" / "table.tex").read_text().split("\n\n")
@@ -305,7 +340,7 @@ def test_an_arm_that_cannot_start_is_told_before_any_runs(place: Path) -> None:
 def test_a_table_is_there_for_some_of_the_seeds(place: Path) -> None:
     """What failed or was not reached leaves the others' means over fewer seeds, and says so."""
     record = {
-        **{"seed": 0, "accuracy": 0.5, "architecture": "x", "searched_on": "cortexA76", "device": "A76"},
+        **{"seed": 0, "accuracy": 0.5, "architecture": "x", "limits_ms": {"cortexA76": 2.4}, "device": "A76"},
         **{"limit_ms": 2.4, "beside": None, "latency_ms": 2.0, "binding": "no"},
         **{"search_s": None, "search_cpu_s": 3.0, "parameters": 9, "macs": 9},
         **{"cortexA76_ms": 2.0, "myriadvpu_ms": None},

@@ -27,6 +27,7 @@ from quadnas.run.folder import RunFolder
 from quadnas.search import loop
 from quadnas.search.derivation import model_spec
 from quadnas.search.front import MODEL
+from quadnas.search.problem import Problem
 from quadnas.search.settings import SearchSettings
 from quadnas.space.architecture import Architecture
 from quadnas.space.model_family import find_model
@@ -130,15 +131,17 @@ class Search(Experiment):
         """Over the seeds; the latency is the highest, for the limit must hold for all."""
         accuracy = mean_interval([record["accuracy"] for record in records])
         means = ("parameters", "macs", "search_s", "search_cpu_s", *map(latency_key, self.devices))
-        first, latencies_ms = records[0], [record["latency_ms"] for record in records]
+        first = records[0]
         return {
             "accuracy": accuracy.value,
             "half": accuracy.half,
             "seeds": accuracy.count,
             "device": first["device"],
             "limit_ms": first["limit_ms"],
-            "beside": first["beside"],
-            "latency_ms": None if None in latencies_ms else max(latencies_ms),
+            "beside": _beside(records),
+            "latency_ms": max(
+                (record["latency_ms"] for record in records if record["limits_ms"]), default=None
+            ),
             "binding": bound_text([record["binding"] for record in records]),
             **{key: _mean([record[key] for record in records]) for key in means},
         }
@@ -162,7 +165,7 @@ class Search(Experiment):
         size = len(self.seeds)
         spread = (
             f"Accuracy: mean over {size} seeds, each of which is searched anew{trained}; 95 % by Student's t. "
-            "The latency beside the limit is the highest of them, all else are means."
+            "Latencies and sizes beside their limits are the highest of them, all else are means."
             if size > 1
             else f"One seed for everything{trained}: accuracies have no interval."
         )
@@ -260,9 +263,9 @@ class SearchWork(Work):
         return {
             "accuracy": result.accuracy,
             "limit_ms": settings.max_latency_ms,
-            "beside": ", ".join(limit.text(limit.value) for limit in problem.limits[1:]) or None,
+            "beside": _told_beside(problem, choices),
             "latency_ms": problem.estimate(choices).latency_ms,
-            "searched_on": settings.device,
+            "limits_ms": {limit.device: limit.max_latency_ms for limit in settings.latency_limits},
             "device": problem.model.card.device,
             "binding": limit_bound(folder.journal.read(), problem),
             "architecture": result.architecture,
@@ -288,7 +291,7 @@ _NOT_SEARCHED: Record = dict.fromkeys(
         "limit_ms",
         "beside",
         "latency_ms",
-        "searched_on",
+        "limits_ms",
         "device",
         "binding",
         "architecture",
@@ -309,11 +312,40 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _cloud(row: Row, records: Sequence[Record], key: str, device: str) -> Cloud:
-    """An arm on the axis of ``key``; its limit stands there if it is one of that ``device``, or of its own."""
+    """An arm on the axis of ``key``; its limit on that ``device`` stands there, on no device its first."""
     points = [(found[key], found["accuracy"]) for found in records if found[key] is not None]
     published = [(row.paper[key], row.paper["accuracy"])] if {key, "accuracy"} <= row.paper.keys() else []
-    here = (found for found in records[:1] if found["searched_on"] and device in ("", found["searched_on"]))
-    return Cloud(row.arm, points, published, [found["limit_ms"] for found in here])
+    limits_ms = (records[0]["limits_ms"] if records else None) or {}
+    here = (
+        list(limits_ms.values())[:1] if device == "" else [limits_ms[device]] if device in limits_ms else []
+    )
+    return Cloud(row.arm, points, published, here)
+
+
+def _told_beside(problem: Problem, choices: Sequence[int]) -> dict[str, float]:
+    """Every limit beside the first one in words -> what the network takes of it, a latency as predicted."""
+    devices = zip(problem.limits[1:], problem.models[1:], strict=False)
+    sizes = problem.limits[len(problem.models) :]
+    return {
+        **{
+            limit.text(limit.value): problem.estimate(choices, model).latency_ms or 0.0
+            for limit, model in devices
+        },
+        **{limit.text(limit.value): round(limit.whole(choices)) for limit in sizes},
+    }
+
+
+def _beside(records: Sequence[Record]) -> str | None:
+    """Each limit behind the highest value over the searches: ``28.4 of 30 ms on myriadvpu``; None without one."""
+    limits = records[0]["beside"] or {}
+    highest = {limit: max(record["beside"][limit] for record in records) for limit in limits}
+    return (
+        ", ".join(
+            f"{value:,} of {limit}" if isinstance(value, int) else f"{value:.4g} of {limit}"
+            for limit, value in highest.items()
+        )
+        or None
+    )
 
 
 def _handles(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
