@@ -7,7 +7,7 @@ from typing import Literal
 from benchmarks.ground_truth.plan import Truth
 from benchmarks.ground_truth.table import Key
 from quadnas.search.settings import Schedule
-from quadnas.search.strategies.swap import PROBED_SHARE
+from quadnas.search.strategies.swap import PROBED_IMAGES, PROBED_SLOTS
 
 FORWARD = 1 / 3
 """Of a path step: a pass forward without one backward."""
@@ -38,7 +38,7 @@ class Rival:
 
 
 RIVALS = {
-    "swap": Rival("shared", probe=PROBED_SHARE * FORWARD),
+    "swap": Rival("shared", probe=PROBED_SLOTS * PROBED_IMAGES * FORWARD),
     "proxyless": Rival("own", update=1 + FORWARD),
     "evolution": Rival("shared", paths=4),
     "random": Rival("shared"),

@@ -25,13 +25,15 @@ class SwapGains:
         self._time = torch.zeros((), dtype=torch.float64)
 
     def observe(self, path: Sequence[int], others: Sequence[int], changes: Tensor) -> None:
-        """Count one swap in every slot: ``changes`` (slots,) of the loss by ``others`` in place of ``path``."""
+        """Count swaps: ``changes`` (slots,) of the loss by ``others`` in place of ``path``, where they differ."""
         self._time += 1
         weight = self._time**MEMORY
-        slots = torch.arange(len(path))
-        ones = torch.ones_like(changes)
-        terms = torch.stack([weight * ones, weight * changes, weight * changes**2, weight**2 * ones])
-        self._sums[:, slots, torch.tensor(path), torch.tensor(others)] += terms
+        before, after = torch.tensor(path), torch.tensor(others)
+        swapped = before != after
+        change = changes[swapped]
+        ones = torch.ones_like(change)
+        terms = torch.stack([weight * ones, weight * change, weight * change**2, weight**2 * ones])
+        self._sums[:, swapped.nonzero()[:, 0], before[swapped], after[swapped]] += terms
 
     def estimate(self) -> tuple[Tensor, Tensor]:
         """Gains and their standard errors, (slots, most candidates) each, 0 where there is no price.

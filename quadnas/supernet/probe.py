@@ -1,4 +1,4 @@
-"""The swap probe: beside a weight step, what another candidate in each slot would change the loss by."""
+"""The swap probe: beside a weight step, what another candidate in some slots would change the loss by."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from quadnas.supernet.supernet import Supernet, SupernetSlot
 
 
 class SwapProbe:
-    """Runs a path, and in every slot one candidate of ``others`` on so many ``images``, spread over the batch.
+    """Runs a path, and where ``others`` has another candidate that one, on ``images`` spread over the batch.
 
     Equal parts of a batch, with as many images each, thus probe what the whole would.
 
     After the backward pass of a loss that is a mean over the batch, ``changes`` () is for every slot
     <dL/do, o_other - o_active> of those images, scaled to the batch: to first order, the change of that loss by
-    the swap in this slot alone. The probe keeps no graph, and of a slot's outputs only that difference.
+    the swap in this slot alone; 0 without a swap. The probe keeps no graph, and of outputs only that difference.
     """
 
     def __init__(self, supernet: Supernet, others: Sequence[int], images: int) -> None:
@@ -38,6 +38,8 @@ class SwapProbe:
     def _probed(self, x: Tensor, position: SupernetSlot, slot: int, choice: int) -> Tensor:
         y: Tensor = position(x, choice)
         other = self._others[slot]
+        if other == choice:
+            return y
         with torch.no_grad(), statistics_kept(position.candidates[other]):
             difference = position(self._part(x), other) - self._part(y)
 
@@ -53,4 +55,7 @@ class SwapProbe:
 
     def changes(self) -> Tensor:
         """(slots,) on the CPU, double."""
-        return torch.stack([self._found[slot] for slot in sorted(self._found)]).double().cpu()
+        changes = torch.zeros(len(self._others), dtype=torch.float64)
+        if self._found:
+            changes[list(self._found)] = torch.stack(list(self._found.values())).double().cpu()
+        return changes

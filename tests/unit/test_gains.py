@@ -67,6 +67,15 @@ def test_standard_errors_cover_the_truth() -> None:
     assert torch.stack(inside).mean() == pytest.approx(0.90, abs=0.02)
 
 
+def test_a_slot_without_a_swap_counts_nothing() -> None:
+    losses = torch.randn(SLOTS, CANDIDATES, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gains = observed(losses, 50, noise=0.5)
+    before = gains.estimate()
+    gains.observe([0, 1, 2], [0, 1, 2], torch.zeros(SLOTS, dtype=torch.float64))
+    for one, other in zip(before, gains.estimate(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_late_swaps_weigh_more() -> None:
     gains = SwapGains(torch.ones(1, 2, dtype=torch.bool))
     for change in [0.0] * 50 + [1.0] * 50:

@@ -1,13 +1,14 @@
 """The default: separate weights, trained equally, and gains that are measured by swapping candidates.
 
 Every weight step trains one path, in which each candidate is equally likely. Beside it a swap probe
-(``supernet.probe``) runs another candidate in each slot on a share of the images; from what the swaps would
+(``supernet.probe``) runs another candidate in some slots on a share of the images; from what the swaps would
 change, ``search.gains`` fits the gain of every candidate. The architecture parameters descend on these gains and
 the latency term; in the end the knapsack works on the gains alone. Held-out losses of whole networks with the
 supernet's weights rank networks of equal latency worse than the sum of gains does, and so do gains of entangled
 weights (benchmarks/ground_truth).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,13 +26,16 @@ from quadnas.supernet.probe import SwapProbe
 from quadnas.supernet.separate import SeparateSupernet
 from quadnas.training.loop import Criterion, Loss, accuracy_of
 
-PROBED_SHARE = 1 / 8
-"""Of the batch; several swaps on few images say more than few swaps on many."""
+PROBED_SLOTS = 1 / 3
+"""Of all, drawn anew in every step: half of what a swap costs does not depend on its number of images."""
+
+PROBED_IMAGES = 1 / 4
+"""Of the batch, in each of these slots."""
 
 
 @STRATEGIES.register("swap")
 class Swap(SoftmaxLearner):
-    """A weight step costs one path and an eighth of a forward pass; an architecture step nothing more."""
+    """A weight step costs one path and a twelfth of a forward pass; an architecture step nothing more."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem, SeparateSupernet(problem.space, problem.classes))
@@ -41,14 +45,14 @@ class Swap(SoftmaxLearner):
     def losses(
         self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
     ) -> Iterator[Loss]:
-        """Train one uniform path and, once warmed up, observe a swap in every slot."""
+        """Train one uniform path and, once warmed up, observe a swap in some slots."""
         path = uniform_path(self._priced, generator)
         if warming_up:
             logits = self.supernet(batch.images, path)
             yield Loss(criterion(logits, batch.labels), logits)
             return
         others = self._others(path, generator)
-        probe = SwapProbe(self.supernet, others, max(1, round(PROBED_SHARE * len(batch.images))))
+        probe = SwapProbe(self.supernet, others, max(1, round(PROBED_IMAGES * len(batch.images))))
         logits = probe(batch.images, path)
         loss = criterion(logits, batch.labels)
         factors: list[Tensor] = []  # what the training loop multiplies the loss by
@@ -87,11 +91,12 @@ class Swap(SoftmaxLearner):
         self._gains.load_state(state)
 
     def _others(self, path: Sequence[int], generator: torch.Generator) -> list[int]:
-        """Another candidate for every slot, each equally likely; the same where there is no other."""
+        """Another candidate for the probed slots, each equally likely; the path's own elsewhere."""
         chosen = torch.tensor(path)[:, None]
         weights = self._priced.double().scatter(1, chosen, 0.0)
         alone = weights.sum(1, keepdim=True) == 0
-        others: list[int] = torch.multinomial(
-            weights.where(~alone, self._priced.double()), 1, generator=generator
-        )[:, 0].tolist()
-        return others
+        others = torch.multinomial(weights.where(~alone, self._priced.double()), 1, generator=generator)[:, 0]
+        unprobed = torch.randperm(len(path), generator=generator)[math.ceil(PROBED_SLOTS * len(path)) :]
+        others[unprobed] = chosen[unprobed, 0]
+        found: list[int] = others.tolist()
+        return found
