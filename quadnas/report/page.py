@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from quadnas.latency.card import DeviceCard
 from quadnas.report import facts
+from quadnas.report.comparisons import compared_networks, comparison_sentence, comparison_table
 from quadnas.report.figures import Events, curves
 from quadnas.report.front import write_front
 from quadnas.report.labels import Label, read_label
@@ -44,6 +45,7 @@ def render_page(
     """
     records = facts.stages(result.slots)
     told = stories(result, events)
+    networks = compared_networks(result, events)
     return _rendered(
         settings,
         card,
@@ -62,6 +64,8 @@ def render_page(
         curves=curves(events, result.limit_ms, result.feasible_ms, result, front),
         front=front,
         stories=told,
+        comparisons=comparison_table(networks),
+        compared=comparison_sentence(networks),
         sentence=sentence,
         with_error=with_error,
         largest_share=max((story.share for story in told), default=0) or 1,

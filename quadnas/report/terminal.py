@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from quadnas.errors import ConfigError
 from quadnas.latency.card import DeviceCard
 from quadnas.report.answer import Answer
+from quadnas.report.comparisons import compared_networks, comparison_sentence, comparison_table
 from quadnas.report.facts import (
     FILE_NAME,
     StageRecord,
@@ -83,19 +84,29 @@ def summary_text(settings: SearchSettings, result: SearchResult, card: DeviceCar
 
 
 def why_text(folder: RunFolder, result: SearchResult, slot: str | None) -> Answer:
-    """The answer of ``quadnas why``: every slot in words, or one ``slot`` with all its candidates.
+    """The answer of ``quadnas why``: every slot in words and the networks that were compared in the end,
+    or one ``slot`` with all its candidates.
 
     Raises ConfigError if there is no such slot, DataError (journal).
     """
-    told = {story.name: story for story in stories(result, folder.journal.read())}
+    events = folder.journal.read()
+    told = {story.name: story for story in stories(result, events)}
     if slot is not None and slot not in told:
         raise ConfigError(f"no slot {slot!r}: this network has the slots {', '.join(told)}")
     chosen = [story for story in told.values() if slot in (None, story.name)]
     lines = [
         _hanging(f"{story.name:<6}", sentence(story).replace(" ms", f"{_UNBROKEN}ms")) for story in chosen
     ]
+    networks = compared_networks(result, events)
     if slot is not None:
         lines += ["", *_table(told[slot])]
+    elif networks:
+        lines += [
+            "",
+            _hanging("", comparison_sentence(networks)),
+            f"{'loss':>8}{'about ms':>10}  against the chosen one",
+        ]
+        lines += [_hanging(f"{loss:>8}{cost:>10}  ", text) for loss, cost, text in comparison_table(networks)]
     keys = [field.name for field in fields(Candidate)]
     rows = {
         story.name: {
@@ -105,7 +116,8 @@ def why_text(folder: RunFolder, result: SearchResult, slot: str | None) -> Answe
         }
         for story in chosen
     }
-    return rows, printable("\n".join(lines))
+    compared = {"compared": [asdict(network) for network in networks]} if networks and slot is None else {}
+    return {**rows, **compared}, printable("\n".join(lines))
 
 
 def _rows(settings: SearchSettings, result: SearchResult, card: DeviceCard) -> Iterator[tuple[str, str]]:

@@ -128,6 +128,11 @@ def test_a_search_by_comparison(strategy: str, config: Path, tmp_path: Path) -> 
     likeliest = derived["unlimited_architecture"]
     assert (likeliest is None) == (derived["unlimited_ms"] is None)
     assert (run / "report.html").stat().st_size > 0
+    why = quadnas("why", run, "--json").json
+    losses = {event["architecture"]: event["loss"] for event in compared}
+    assert {one["architecture"]: one["loss"] for one in why["compared"]} == losses
+    assert [one["chosen"] for one in why["compared"]] == [True] + [False] * (len(losses) - 1)
+    assert f"{len(losses)} networks were compared" in quadnas("why", run).out
 
 
 def test_the_largest_trains_no_supernet_and_starts_from_fresh_weights(config: Path, tmp_path: Path) -> None:
