@@ -50,10 +50,11 @@ class ArchitectureStep(Event):
     """One update of the architecture parameters, on a batch of the held-out split, after weight step ``step``.
 
     ``expected_ms`` is E[latency] under the probabilities, ``argmax_ms`` the latency of the most probable
-    network before any limit is applied, ``multiplier`` the weight of the latency term after its update,
-    ``probabilities`` one row per slot. ``gains``, rows like these, say how much lower the loss is with a candidate
-    in its slot than with the average of the slot's candidates (positive is better, None where it was not
-    measured), ``gain_errors`` their standard errors; None altogether from a strategy that measures none.
+    network before the knapsack, ``multiplier`` what the limit takes off the log-odds of a candidate that costs all
+    of it, 0 where it does not bind (``search.constraint.multipliers``), ``probabilities`` one row per slot.
+    ``gains``, rows like these, say how much lower the loss is with a candidate in its slot than with the average
+    of the slot's candidates (positive is better, None where it was not measured), ``gain_errors`` their standard
+    errors; None altogether from a strategy that measures none.
     ``beside``: the limits beside the first.
     """
 
