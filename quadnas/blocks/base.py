@@ -33,9 +33,8 @@ class Block(Settings):
     ``operators``.
     """
 
-    nested: ClassVar[frozenset[str]] = frozenset()
-    """Arguments whose smaller values can use a part of the weights of larger ones: centre crop of a kernel, first
-    channels of a matrix. Candidates that differ in these alone are entangled in a supernet."""
+    entangled: ClassVar[frozenset[str]] = frozenset()
+    """Arguments in which candidates of a slot may differ and yet share their matrices in a supernet."""
 
     def check(self, ports: Ports) -> None:
         """Raise ConfigError if the family cannot connect these ports. Default: anything goes."""
@@ -74,7 +73,7 @@ class ResidualBlock(Block):
     ``expansion`` is the width of their MLP over that of the map; ``layer_scale`` the first value, None for none.
     """
 
-    nested = frozenset({"kernel", "expansion"})
+    entangled = frozenset({"kernel"})
 
     expansion: Annotated[int, Field(ge=1, le=16)]
     layer_scale: Annotated[float, Field(gt=0)] | None = 1e-6

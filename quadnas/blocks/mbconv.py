@@ -34,7 +34,7 @@ class MBConv(Block):
     Batch normalisation behind each, ReLU6 behind the first two.
     """
 
-    nested = frozenset({"kernel", "expansion"})
+    entangled = frozenset({"kernel"})
 
     kernel: Annotated[int, Field(ge=1, le=31)] = 3
     expansion: Annotated[int, Field(ge=1, le=16)]

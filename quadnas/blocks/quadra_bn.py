@@ -98,7 +98,7 @@ class QuadraBNModule(nn.Sequential):
 class QuadraBN(Block):
     """Deployable QuadraBlock with an odd depthwise ``kernel`` and an MLP of ``expansion`` times the width."""
 
-    nested = frozenset({"kernel", "expansion"})
+    entangled = frozenset({"kernel"})
 
     kernel: Annotated[int, Field(ge=1, le=31)]
     expansion: Annotated[int, Field(ge=1, le=16)]

@@ -14,7 +14,7 @@ from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
 from quadnas.search.strategy import ArchitectureUpdate
 from quadnas.supernet.gates import gate_gradients
-from quadnas.supernet.separate import SeparateSupernet
+from quadnas.supernet.supernet import Supernet
 from quadnas.training.loop import Criterion, Loss, accuracy_of
 
 
@@ -22,7 +22,7 @@ class Gated(SoftmaxLearner):
     """One path per weight step, drawn by the probabilities, over separate weights."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem, SeparateSupernet(problem.space, problem.classes))
+        super().__init__(problem, Supernet(problem.space, problem.classes))
 
     def losses(
         self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool

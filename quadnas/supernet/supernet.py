@@ -1,7 +1,6 @@
 """What every supernet is: fixed layers that all paths share, and slots of which a path takes one candidate."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,30 +11,30 @@ from quadnas.space.layer import Layer
 from quadnas.space.search_space import SearchSpace, Slot
 
 
-class SupernetSlot(nn.Module, ABC):
-    """All candidates of one slot, of which a path runs one."""
+class SupernetSlot(nn.Module):
+    """All candidates of one slot side by side, of which a path runs one."""
 
     def __init__(self, slot: Slot) -> None:
         super().__init__()
         self.candidates = nn.ModuleList(candidate(layer) for layer in slot.candidates.values())
 
-    @abstractmethod
     def forward(self, x: Tensor, choice: int) -> Tensor:
         """(N, C, H, W) -> the output of one candidate."""
-
-    @abstractmethod
-    def weights_of(self, choice: int) -> dict[str, Tensor]:
-        """The state of one candidate as the plain block has it: parameters and buffers by name."""
+        output: Tensor = self.candidates[choice](x)
+        return output
 
 
 class Supernet(nn.Module):
-    """A search space with weights; ``slot`` makes the modules that differ between kinds of weight sharing."""
+    """A search space with weights: every candidate has its own; stem, down-sampling and head are all paths'.
 
-    def __init__(self, space: SearchSpace, classes: int, slot: Callable[[Slot], SupernetSlot]) -> None:
+    Source: ProxylessNAS (arXiv 1812.00332) section 3.
+    """
+
+    def __init__(self, space: SearchSpace, classes: int) -> None:
         super().__init__()
         head = space.head.model_copy(update={"channels_out": classes})
         self.positions = nn.ModuleList(
-            slot(position) if isinstance(position, Slot) else candidate(position)
+            SupernetSlot(position) if isinstance(position, Slot) else candidate(position)
             for position in (*space.positions, head)
         )
 
@@ -52,7 +51,7 @@ class Supernet(nn.Module):
         choices = iter(path)
         for position, layer in zip(self.positions, network.layers, strict=True):
             if isinstance(position, SupernetSlot):
-                layer.load_state_dict(position.weights_of(next(choices)))
+                layer.load_state_dict(position.candidates[next(choices)].state_dict())
             else:
                 layer.load_state_dict(position.state_dict())
 

@@ -21,8 +21,10 @@ from quadnas.training.ema import averaged
 from quadnas.training.recipe import Recipe
 from quadnas.training.state import (
     optimizer_tensors,
+    own_tensors,
     restore_optimizer,
     restore_scaler,
+    restore_tensors,
     scaler_tensors,
     under_prefix,
     with_prefix,
@@ -154,9 +156,9 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs, as references."""
-        average = self.average.state_dict() if self.average else {}
+        average = own_tensors(self.average) if self.average else {}
         return {
-            **with_prefix("network", self.module.state_dict()),
+            **with_prefix("network", own_tensors(self.module)),
             **with_prefix("weights", optimizer_tensors(self._optimizer)),
             **with_prefix("average", average),
             **with_prefix("scaler", scaler_tensors(self._scaler)),
@@ -164,10 +166,10 @@ class Learner:
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what ``state`` gave, from a mapping that may hold other names too."""
-        self.module.load_state_dict(under_prefix("network", tensors))
+        restore_tensors(self.module, under_prefix("network", tensors))
         restore_optimizer(self._optimizer, under_prefix("weights", tensors))
         if self.average:
-            self.average.load_state_dict(under_prefix("average", tensors))
+            restore_tensors(self.average, under_prefix("average", tensors))
         restore_scaler(self._scaler, under_prefix("scaler", tensors))
 
 

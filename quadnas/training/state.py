@@ -1,12 +1,23 @@
-"""The state of optimiser and loss scale as plain named tensors, so that it can be stored without pickle."""
+"""The state of module, optimiser and loss scale as plain named tensors, to be stored without pickle."""
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _PREFIX = "optimizer"
 _SCALER = ("scale", "_growth_tracker")
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module, with a tensor that has several names under the first of them alone."""
+    first = {name for tensors in (module.named_parameters(), module.named_buffers()) for name, _ in tensors}
+    return {name: tensor for name, tensor in module.state_dict().items() if name in first}
+
+
+def restore_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Take back what ``own_tensors`` gave."""
+    module.load_state_dict({**module.state_dict(), **tensors})
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

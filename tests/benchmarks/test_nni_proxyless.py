@@ -9,7 +9,7 @@ import torch
 from benchmarks.memory import PeakMemory
 from benchmarks.nni_proxyless import NniProxyless
 from quadnas.network import load_space
-from quadnas.supernet.separate import SeparateSupernet
+from quadnas.supernet.supernet import Supernet
 
 ARGUMENTS = ("--space", "proxyless", "--train-size", "32", "--batch", "4", "--threads", "1")
 
@@ -29,7 +29,7 @@ def test_a_process_that_ends_is_told() -> None:
 
 @pytest.mark.skipif("QUADNAS_NNI_PYTHON" not in os.environ, reason="needs an environment with NNI 3.0")
 def test_nni_searches_our_space() -> None:
-    weights = sum(p.numel() for p in SeparateSupernet(load_space("proxyless"), 10).parameters())
+    weights = sum(p.numel() for p in Supernet(load_space("proxyless"), 10).parameters())
     with NniProxyless(os.environ["QUADNAS_NNI_PYTHON"], ARGUMENTS, 2) as nni:
         assert nni.about["nni"] == "3.0"
         assert nni.about["parameters"] == weights

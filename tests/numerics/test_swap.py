@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from quadnas.data.base import Batch
 from quadnas.search.strategies.swap import Swap
 from quadnas.space.search_space import SearchSpace
+from quadnas.supernet.entangled import EntangledSupernet
 from quadnas.supernet.probe import SwapProbe
-from quadnas.supernet.separate import SeparateSlot, SeparateSupernet
 from quadnas.supernet.supernet import Supernet, SupernetSlot
 from tests.numerics.swaps import swap_losses
 from tests.toy import taps_ms, toy_problem, toy_space
@@ -24,10 +24,10 @@ PATH, OTHERS = [0, 6, 3, 5], [6, 2, 3, 4]
 """In the third slot nothing is swapped."""
 
 
-def supernet(space: SearchSpace | None = None) -> SeparateSupernet:
+def supernet(space: SearchSpace | None = None) -> EntangledSupernet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SeparateSupernet(space or toy_space(), 10).double()
+        return EntangledSupernet(space or toy_space(), 10).double()
 
 
 def batch(count: int = 8) -> Batch:
@@ -193,7 +193,7 @@ def test_gains_rank_candidates_as_exact_swaps_do(useless: bool) -> None:
     large = [labels.index(f"quadra-k7-{expansion}") for expansion in ("e2", "e4")]
     if useless:
         for slot in net.positions:
-            if isinstance(slot, SeparateSlot):
+            if isinstance(slot, SupernetSlot):
                 for number in large:
                     nn.init.zeros_(slot.candidates.get_submodule(str(number)).get_parameter("spatial.scale"))
     for step in range(400):
@@ -208,7 +208,9 @@ def test_gains_rank_candidates_as_exact_swaps_do(useless: bool) -> None:
     assert spearmanr(gains.ravel(), truth.ravel()).statistic >= 0.7
     if useless:
         sound = [labels.index(f"quadra-k5-{expansion}") for expansion in ("e2", "e4")]
-        assert (gains[:, sound].mean(1) > gains[:, large].mean(1)).all()
+        lost, found = ((g[:, sound] - g[:, large]).mean(1) for g in (truth, gains))
+        assert found.mean() > 0.5 * lost.mean() > 0
+        assert (found[lost > 0.02] > 0).all()
 
 
 def _propagate(search: Swap, data: Batch, seed: int, *, warming_up: bool) -> None:

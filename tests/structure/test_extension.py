@@ -59,7 +59,7 @@ import numpy as np
 import torch
 
 from quadnas.search.strategy import STRATEGIES, ArchitectureLearner, ArchitectureUpdate
-from quadnas.supernet.separate import SeparateSupernet
+from quadnas.supernet.supernet import Supernet
 from quadnas.training.loop import Loss
 
 
@@ -68,7 +68,7 @@ class LastFirst(ArchitectureLearner):
     """Likes later candidates better, whatever it sees."""
 
     def __init__(self, problem):
-        self.supernet = SeparateSupernet(problem.space, problem.classes)
+        self.supernet = Supernet(problem.space, problem.classes)
         self._shape = (len(problem.space.slots), len(problem.space.slots[0].candidates))
 
     def losses(self, batch, criterion, generator, *, warming_up):

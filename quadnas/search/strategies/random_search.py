@@ -12,7 +12,7 @@ from quadnas.data.base import Batch
 from quadnas.search.paths import uniform_path
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import STRATEGIES, OneShot, Selection
-from quadnas.supernet.separate import SeparateSupernet
+from quadnas.supernet.entangled import EntangledSupernet
 from quadnas.training.loop import Criterion, Loss
 
 DRAWS = 200
@@ -27,7 +27,7 @@ class RandomSearch(OneShot):
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.supernet = SeparateSupernet(problem.space, problem.classes)
+        self.supernet = EntangledSupernet(problem.space, problem.classes)
         self._priced = problem.priced
 
     def losses(

@@ -1,11 +1,10 @@
-"""The default: separate weights, trained equally, and gains that are measured by swapping candidates.
+"""The default: kernels of their own, trained equally, and gains that are measured by swapping candidates.
 
 Every weight step trains one path, in which each candidate is equally likely. Beside it a swap probe
 (``supernet.probe``) runs another candidate in some slots on a share of the images; from what the swaps would
 change, ``search.gains`` fits the gain of every candidate. The architecture parameters descend on these gains and
 the latency term; in the end the knapsack works on the gains alone. Held-out losses of whole networks with the
-supernet's weights rank networks of equal latency worse than the sum of gains does, and so do gains of entangled
-weights (benchmarks/ground_truth).
+supernet's weights rank networks of equal latency worse than the sum of gains does (benchmarks/ground_truth).
 """
 
 import math
@@ -22,8 +21,8 @@ from quadnas.search.paths import uniform_path
 from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
 from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate
+from quadnas.supernet.entangled import EntangledSupernet
 from quadnas.supernet.probe import SwapProbe
-from quadnas.supernet.separate import SeparateSupernet
 from quadnas.training.loop import Criterion, Loss, accuracy_of
 
 PROBED_SLOTS = 1 / 3
@@ -38,7 +37,7 @@ class Swap(SoftmaxLearner):
     """A weight step costs one path and a twelfth of a forward pass; an architecture step nothing more."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem, SeparateSupernet(problem.space, problem.classes))
+        super().__init__(problem, EntangledSupernet(problem.space, problem.classes))
         self._gains = SwapGains(self._priced)
         self._seen = ArchitectureUpdate(0.0, 0.0)
 
