@@ -28,13 +28,13 @@ from quadnas.training.loop import Criterion, Loss, accuracy_of
 PROBED_SLOTS = 1 / 3
 """Of all, drawn anew in every step: half of what a swap costs does not depend on its number of images."""
 
-PROBED_IMAGES = 1 / 4
+PROBED_IMAGES = 1 / 2
 """Of the batch, in each of these slots."""
 
 
 @STRATEGIES.register("swap")
 class Swap(SoftmaxLearner):
-    """A weight step costs one path and a twelfth of a forward pass; an architecture step nothing more."""
+    """A weight step costs one path and a sixth of a forward pass; an architecture step nothing more."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem, EntangledSupernet(problem.space, problem.classes))
