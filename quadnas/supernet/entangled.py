@@ -2,8 +2,8 @@
 
 Wider candidates could share with narrower ones as well, and small kernels could be cropped out of large ones
 (Single-Path NAS, arXiv 1904.02877; BigNAS, arXiv 2003.11142). But a quadratic branch shrinks with its kernel, and
-cropped kernels rank networks worse: on the ground truth (benchmarks/ground_truth) Kendall's tau among networks of
-equal latency is 0.3 with them and 0.44 with kernels of each candidate's own.
+cropped kernels rank networks worse: against 177 networks of benchmarks/ground_truth, Kendall's tau among those of
+equal latency was 0.32 with them and 0.44 with kernels of each candidate's own, in two trainings each.
 """
 
 from torch import Size, nn
