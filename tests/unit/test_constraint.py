@@ -102,7 +102,9 @@ def test_derivation_uses_what_whole_networks_cost_less_than_their_parts(
 ) -> None:
     """A bound of a whole network lies below the sum of its kernels' bounds, the more the better they average."""
     table, scores, limit_ms = problem
-    assume(table.range[0] > 0)  # by how much whole networks cost less than their parts, one of 0 ms cannot tell
+    assume(
+        table.range[0] > 0
+    )  # by how much whole networks cost less than their parts, one of 0 ms cannot tell
 
     def whole_ms(choices: Sequence[int]) -> float:
         return table.of(choices) * share * (1 - quirk * (sum(choices) % 2))
