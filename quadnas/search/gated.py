@@ -1,4 +1,4 @@
-"""What the strategies of ProxylessNAS share: weight steps by probability over separate weights, and gates.
+"""What the strategies of ProxylessNAS share: weight steps by probability over separate weights, gates, Adam.
 
 Source: ProxylessNAS (arXiv 1812.00332) section 3.
 """
@@ -6,7 +6,7 @@ Source: ProxylessNAS (arXiv 1812.00332) section 3.
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quadnas.data.base import Batch
@@ -16,13 +16,25 @@ from quadnas.search.strategy import ArchitectureUpdate
 from quadnas.supernet.gates import gate_gradients
 from quadnas.supernet.supernet import Supernet
 from quadnas.training.loop import Criterion, Loss, accuracy_of
+from quadnas.training.state import optimizer_tensors, restore_optimizer
+
+INITIAL_SPREAD = 1e-3
 
 
 class Gated(SoftmaxLearner):
-    """One path per weight step, drawn by the probabilities, over separate weights."""
+    """One path per weight step, drawn by the probabilities, over separate weights; Adam with betas (0, 0.999).
+
+    Initial values and optimiser of the architecture parameters are those of the released code.
+    """
+
+    descends = True
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem, Supernet(problem.space, problem.classes))
+        self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn_like(self.alpha))
+        self.optimizer = torch.optim.Adam(
+            [self.alpha], lr=problem.settings.schedule.architecture_rate, betas=(0.0, 0.999)
+        )
 
     def losses(
         self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
@@ -31,6 +43,21 @@ class Gated(SoftmaxLearner):
         weights = self._priced.double() if warming_up else self._distribution().detach()
         logits = self.supernet(batch.images, _drawn(weights, generator).tolist())
         yield Loss(criterion(logits, batch.labels), logits)
+
+    def state(self) -> dict[str, Tensor]:
+        """Architecture parameters, their tilt and their optimiser."""
+        return {**super().state(), **optimizer_tensors(self.optimizer)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore them."""
+        super().load_state(state)
+        restore_optimizer(self.optimizer, state)
+
+    def _descend(self, objective: Tensor) -> None:
+        """One step of the optimiser on an objective () of the architecture parameters."""
+        self.optimizer.zero_grad()
+        objective.backward()
+        self.optimizer.step()
 
     def _gate_gradients(self, batch: Batch, path: Tensor, asked: Tensor) -> tuple[ArchitectureUpdate, Tensor]:
         """What a path (slots,) sees on the whole of a batch, and dL/dg there (``gates.gate_gradients``)."""

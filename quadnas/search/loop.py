@@ -21,7 +21,7 @@ from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult, read_result, result_data
 from quadnas.search.selection import held_out_loss, inherited, selection
 from quadnas.search.settings import SearchSettings
-from quadnas.search.strategy import STRATEGIES, OneShot, Strategy, new_strategy
+from quadnas.search.strategy import OneShot, Strategy, check_strategy, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.search.unlimited import Witness
 from quadnas.training import stage
@@ -62,7 +62,7 @@ def prepare(settings: SearchSettings, ranks: Ranks = ALONE) -> Work:
     """Load data, space and device and check that the limit can be met; raises LimitError, ConfigError ..."""
     data = load_data(settings.data, limit=settings.train_images)
     problem = pose(settings, len(data.classes))
-    STRATEGIES[settings.strategy]  # an unknown name is refused before a run folder exists
+    check_strategy(settings)
     train_size = settings.train_size or data.default_train_size
     require_size(problem.space.layers([0] * len(problem.space.slots), problem.classes), train_size)
     device = compute_device()

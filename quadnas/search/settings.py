@@ -17,7 +17,7 @@ class Schedule(Settings):
     """How long everything trains. Epochs are passes over the training split.
 
     Warm-up trains weights alone; in the search an architecture step follows every ``architecture_every`` weight
-    steps, at the constant learning rate ``architecture_rate``.
+    steps; strategies that descend take it at the constant learning rate ``architecture_rate``.
     """
 
     warmup_epochs: Epochs = 6

@@ -1,36 +1,29 @@
-"""Architecture parameters: a softmax over the candidates of every slot, learned by Adam and held to the limits."""
+"""Architecture parameters: a softmax over the candidates of every slot, held to the limits."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from quadnas.search.constraint import multipliers, relative_costs, tilt
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import ArchitectureLearner
 from quadnas.supernet.supernet import Supernet
-from quadnas.training.state import optimizer_tensors, restore_optimizer
-
-INITIAL_SPREAD = 1e-3
 
 
 class SoftmaxLearner(ArchitectureLearner):
-    """Architecture parameters (slots, most candidates) over a supernet, Adam with betas (0, 0.999).
+    """Architecture parameters ``alpha`` (slots, most candidates) over a supernet, in double precision.
 
     Candidates without a price are masked out: their probability is 0 throughout. The parameters say what the
     candidates are worth; the distribution is the nearest to their softmax whose expected costs are within limits.
-    Source: ProxylessNAS (arXiv 1812.00332) section 3, with the released code's initial values and optimiser.
     """
 
     def __init__(self, problem: Problem, supernet: Supernet) -> None:
         self.supernet = supernet
         self._priced = problem.priced
-        self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(self._priced.shape, dtype=torch.float64))
+        self.alpha = torch.zeros(self._priced.shape, dtype=torch.float64)
         self._held = problem.limits if problem.settings.latency_loss == "multiplier" else ()
         self._tilt = torch.zeros_like(self.alpha)
-        self.optimizer = torch.optim.Adam(
-            [self.alpha], lr=problem.settings.schedule.architecture_rate, betas=(0.0, 0.999)
-        )
 
     def probabilities(self) -> NDArray[np.float64]:
         """softmax(alpha - tilt) per slot."""
@@ -50,21 +43,14 @@ class SoftmaxLearner(ArchitectureLearner):
         return tuple(weights.tolist())
 
     def state(self) -> dict[str, Tensor]:
-        """Architecture parameters, their tilt and their optimiser."""
-        return {"alpha": self.alpha.detach(), "tilt": self._tilt, **optimizer_tensors(self.optimizer)}
+        """Architecture parameters and their tilt."""
+        return {"alpha": self.alpha.detach(), "tilt": self._tilt}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restore them."""
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
         self._tilt = state["tilt"].clone()
-        restore_optimizer(self.optimizer, state)
-
-    def _descend(self, objective: Tensor) -> None:
-        """One step of the optimiser on an objective () of the architecture parameters."""
-        self.optimizer.zero_grad()
-        objective.backward()
-        self.optimizer.step()
 
     def _distribution(self) -> Tensor:
         return self._logits().softmax(1)

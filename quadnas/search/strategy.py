@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from quadnas.data.base import Batch
 from quadnas.data.order import stable_seed
+from quadnas.errors import ConfigError
 from quadnas.registry import Registry
 from quadnas.search.problem import Problem
+from quadnas.search.settings import SearchSettings
 from quadnas.supernet.supernet import Supernet
 from quadnas.training.distributed import ALONE, Ranks
 from quadnas.training.loop import Criterion, Loss
@@ -53,6 +56,9 @@ class Strategy(ABC):
     What a strategy does is a function of its state and the generators it is given. Its budget is counted in
     forward and backward passes of one path on one batch.
     """
+
+    descends: ClassVar[bool] = False
+    """Whether it descends on a loss that a published latency term (the settings' ``latency_loss``) can enter."""
 
     @abstractmethod
     def __init__(self, problem: Problem) -> None: ...
@@ -128,6 +134,17 @@ class ArchitectureLearner(OneShot):
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "quadnas.search.strategies", "quadnas.strategies")
+
+
+def check_strategy(settings: SearchSettings) -> None:
+    """Raise ConfigError if there is no such strategy, or if it has no use for the latency loss."""
+    strategy = STRATEGIES[settings.strategy]
+    if settings.latency_loss != "multiplier" and not strategy.descends:
+        able = ", ".join(name for name in STRATEGIES if STRATEGIES[name].descends)
+        raise ConfigError(
+            f"latency_loss {settings.latency_loss} would change nothing, as strategy {settings.strategy} does not "
+            f"descend on a loss; use multiplier, or one of the strategies {able}"
+        )
 
 
 def new_strategy(problem: Problem) -> Strategy:

@@ -84,6 +84,14 @@ def test_a_wrong_settings_file(place: Path, text: str, parts: tuple[str, ...]) -
     nothing_left(place, "my.yaml")
 
 
+def test_a_latency_loss_that_the_strategy_cannot_use(place: Path) -> None:
+    write(place / "my.yaml", f"{TINY_SEARCH}space: tiny.yaml\nlatency_loss: add_linear\n")
+    for strategy in ("swap", "random", "proxyless_reinforce"):
+        answer = quadnas("search", "--config", "my.yaml", "--strategy", strategy, "--out", "out")
+        answer.refused(2, "latency_loss add_linear", f"strategy {strategy}", "proxyless, proxyless_full")
+    nothing_left(place, "my.yaml")
+
+
 def test_a_settings_file_that_cannot_be_read(place: Path) -> None:
     (place / "latin.yaml").write_bytes("device: caf\xe9".encode("latin-1"))
     (place / "folder.yaml").mkdir()

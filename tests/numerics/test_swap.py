@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -109,6 +110,19 @@ def test_the_scale_of_the_loss_does_not_scale_the_gains() -> None:
         found.append(search.gains()[0])
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=0)
     assert found[0].abs().max() > 0
+
+
+def test_probabilities_are_those_of_being_the_best_where_errors_are_gumbel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gains = torch.tensor([[0.0, 0.01, 0.02, -0.01, 0.015, 0.0, -0.03]] * 4, dtype=torch.float64)
+    search = Swap(toy_problem())
+    monkeypatch.setattr(search, "gains", lambda: (gains, torch.full_like(gains, 0.012)))
+    search.update_architecture(iter(()), torch.Generator(), lambda task, _: task)
+    noise = np.random.default_rng(0).gumbel(size=(200_000, 7))
+    drawn = gains[0].numpy() + 0.012 * noise / noise.std()
+    frequencies = np.bincount(drawn.argmax(1), minlength=7) / len(drawn)
+    np.testing.assert_allclose(search.probabilities(), frequencies[None].repeat(4, 0), atol=0.005)
 
 
 @pytest.mark.parametrize("candidates", [None, MOBILE])

@@ -23,10 +23,9 @@ LATENCY_EXPONENT = 0.1
 
 @STRATEGIES.register("proxyless_reinforce")
 class ProxylessReinforce(Gated):
-    """An architecture step costs ``NETWORKS`` paths forward on one batch.
+    """An architecture step costs ``NETWORKS`` paths forward on one batch. The reward has its latency term."""
 
-    The reward has a latency term of its own, which takes the place of the settings' ``latency_loss``.
-    """
+    descends = False
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

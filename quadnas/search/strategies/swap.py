@@ -2,8 +2,10 @@
 
 Every weight step trains one path, in which each candidate is equally likely. Beside it a swap probe
 (``supernet.probe``) runs another candidate in some slots on a share of the images; from what the swaps would
-change, ``search.gains`` fits the gain of every candidate. The architecture parameters descend on these gains and
-the latency term; in the end the knapsack works on the gains alone. Held-out losses of whole networks with the
+change, ``search.gains`` fits the gain of every candidate, and ``search.pooling`` what slots that are alike tell
+each other. The gains are the negative gradient of the expected loss by the probabilities; the architecture
+parameters are where that loss, less a temperature times the entropy, is least, and the multipliers of the limits
+come on top. In the end the knapsack works on the gains alone. Held-out losses of whole networks with the
 supernet's weights rank networks of equal latency worse than the sum of gains does (benchmarks/ground_truth).
 """
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from quadnas.data.base import Batch
 from quadnas.search.gains import SwapGains
 from quadnas.search.paths import uniform_path
+from quadnas.search.pooling import pooled, slots_alike
 from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
 from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate
@@ -31,6 +34,9 @@ PROBED_SLOTS = 1 / 3
 PROBED_IMAGES = 1 / 2
 """Of the batch, in each of these slots."""
 
+GUMBEL_SCALE = math.sqrt(6) / math.pi
+"""Of a Gumbel distribution with a standard deviation of 1: errors of that kind make a softmax of what is best."""
+
 
 @STRATEGIES.register("swap")
 class Swap(SoftmaxLearner):
@@ -38,6 +44,7 @@ class Swap(SoftmaxLearner):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem, EntangledSupernet(problem.space, problem.classes))
+        self._alike = slots_alike(problem.space)
         self._gains = SwapGains(self._priced)
         self._seen = ArchitectureUpdate(0.0, 0.0)
 
@@ -66,22 +73,27 @@ class Swap(SoftmaxLearner):
     def update_architecture(
         self, held_out: Iterator[Batch], generator: torch.Generator, loss: ArchitectureLoss
     ) -> ArchitectureUpdate:
-        """Descend on the expected loss, of which the gains are the gradient, and the latency term."""
-        gains, _ = self._gains.estimate()
-        shares = self._distribution()
-        self._descend(loss(-(shares * gains).sum(), shares))
+        """Take over what the gains say by now.
+
+        With the mean error of the gains as the errors' deviation the softmax is, before any limit, the probability
+        that a candidate is the best of its slot; it sharpens as more swaps are seen.
+        """
+        gains, errors = self.gains()
+        error = errors[self._priced].mean()
+        if error > 0:
+            self.alpha = gains / (GUMBEL_SCALE * error)
         return self._seen
 
     def gains(self) -> tuple[Tensor, Tensor]:
         """From all swaps that were observed."""
-        return self._gains.estimate()
+        return pooled(*self._gains.estimate(), self._alike)
 
     def scores(self) -> NDArray[np.float64]:
         """The gains."""
-        return self._gains.estimate()[0].numpy()
+        return self.gains()[0].numpy()
 
     def state(self) -> dict[str, Tensor]:
-        """Architecture parameters, their optimiser and the swaps observed so far."""
+        """Architecture parameters and the swaps observed so far."""
         return {**super().state(), **self._gains.state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
