@@ -34,8 +34,8 @@ PROBED_SLOTS = 1 / 3
 PROBED_IMAGES = 1 / 2
 """Of the batch, in each of these slots."""
 
-GUMBEL_SCALE = math.sqrt(6) / math.pi
-"""Of a Gumbel distribution with a standard deviation of 1: errors of that kind make a softmax of what is best."""
+TEMPERATURE = 1 / 10
+"""Of the softmax, as a share of the gains' mean error: what differs by more than that is decided."""
 
 
 @STRATEGIES.register("swap")
@@ -73,15 +73,11 @@ class Swap(SoftmaxLearner):
     def update_architecture(
         self, held_out: Iterator[Batch], generator: torch.Generator, loss: ArchitectureLoss
     ) -> ArchitectureUpdate:
-        """Take over what the gains say by now.
-
-        With the mean error of the gains as the errors' deviation the softmax is, before any limit, the probability
-        that a candidate is the best of its slot; it sharpens as more swaps are seen.
-        """
+        """Take over what the gains say by now: the expected gain, with the entropy, is as high as limits allow."""
         gains, errors = self.gains()
         error = errors[self._priced].mean()
         if error > 0:
-            self.alpha = gains / (GUMBEL_SCALE * error)
+            self.alpha = gains / (TEMPERATURE * error)
         return self._seen
 
     def gains(self) -> tuple[Tensor, Tensor]:
