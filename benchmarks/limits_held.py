@@ -31,6 +31,7 @@ from quadnas.search import loop
 from quadnas.search.problem import Problem, pose
 from quadnas.search.result import SearchResult
 from quadnas.search.settings import LatencyLimit, SearchSettings
+from quadnas.search.work import prepare
 
 SPACE = """\
 format: quadnas-space/1
@@ -88,7 +89,7 @@ def random_limits(free: Problem, kind: str, share: float) -> dict[str, Any]:
 
 def searched(chosen: SearchSettings, path: Path) -> tuple[SearchResult, list[dict[str, Any]]]:
     """The result of a whole search and its architecture steps."""
-    work = loop.prepare(chosen)
+    work = prepare(chosen)
     with RunFolder.create(path, chosen.model_dump(mode="json")) as folder:
         result = loop.search(work, folder, lambda event: None, StopFlag())
         events = folder.journal.read()

@@ -39,7 +39,7 @@ from quadnas.errors import ConfigError, MachineError, QuadnasError
 
 if TYPE_CHECKING:
     from quadnas.run.folder import RunFolder
-    from quadnas.search.loop import Work
+    from quadnas.search.work import Work
     from quadnas.training.distributed import Ranks
     from quadnas.training.standalone import TrainSettings
 
@@ -340,8 +340,8 @@ def _new_search(
     """Everything is checked before there is a run folder."""
     from quadnas.config import overlaid, read_mapping, validated
     from quadnas.run.folder import RunFolder
-    from quadnas.search.loop import prepare
     from quadnas.search.settings import SearchSettings
+    from quadnas.search.work import prepare
 
     merged = overlaid(read_mapping(config) if config else {}, chosen)
     settings = validated(merged, SearchSettings, str(config) if config else "the command line")
@@ -356,8 +356,8 @@ def _new_search(
 def _resumed_search(run: Path, ranks: "Ranks") -> "tuple[Work, RunFolder]":
     from quadnas.config import validated
     from quadnas.run.folder import RunFolder
-    from quadnas.search.loop import prepare
     from quadnas.search.settings import SearchSettings
+    from quadnas.search.work import prepare
 
     folder = RunFolder.open(run)
     require_command(folder, "search")

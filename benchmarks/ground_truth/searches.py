@@ -24,6 +24,7 @@ from quadnas.search.problem import Problem, pose
 from quadnas.search.selection import HELD_OUT_IMAGES, STATISTICS_BATCHES, held_out_loss
 from quadnas.search.settings import Schedule, SearchSettings
 from quadnas.search.strategy import ArchitectureLearner, Strategy
+from quadnas.search.work import Work, prepare
 from quadnas.training.distributed import ALONE, SharedSession
 
 
@@ -56,7 +57,7 @@ class Arena:
     def run(self, search: Search, clock: Callable[[], float] = time.process_time) -> SearchRow:
         """Train the supernet, let it answer under every limit, then rank: the same numbers but for seconds."""
         rival, (settings, *others) = RIVALS[search.strategy], self.settings(search)
-        work = loop.prepare(settings)
+        work = prepare(settings)
         problems = [work.problem, *(pose(other, work.problem.classes) for other in others)]
         fronts = [problem for whole in problems for problem in whole.front]
         meter, began = Meter(clock), clock()
@@ -102,14 +103,14 @@ class Arena:
             )  # fmt: skip
         return found
 
-    def _losses(self, work: loop.Work, strategy: Strategy, session: SharedSession) -> tuple[float, ...]:
+    def _losses(self, work: Work, strategy: Strategy, session: SharedSession) -> tuple[float, ...]:
         """As random search and evolution compare networks, of the planned ones."""
         loss = held_out_loss(work.problem, work.data, work.train_size, strategy, session)
         return tuple(round(loss(choices), 5) for choices in self.workshop.architectures())
 
 
 def _answer(
-    work: loop.Work,
+    work: Work,
     problem: Problem,
     share: float,
     strategy: Strategy,

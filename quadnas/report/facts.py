@@ -134,7 +134,7 @@ def accuracy_text(settings: SearchSettings, result: SearchResult) -> str:
     """Accuracy with what it was measured on, and with which weights."""
     side, origin = result.train_size, weights_origin(settings)
     weights = (
-        f"retrained; {percent(result.inherited_accuracy)} with {origin} weights"
+        f"retrained; {percent(result.initial_accuracy)} with {origin} weights"
         if result.retrained
         else f"{origin} weights, not retrained"
     )

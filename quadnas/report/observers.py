@@ -18,8 +18,8 @@ from quadnas.report.throttle import Throttle
 from quadnas.run.events import Event, Notice, Observer, WeightStep, all_of
 from quadnas.run.folder import RunFolder
 from quadnas.search.derivation import slot_records
-from quadnas.search.loop import Work
 from quadnas.search.settings import SearchSettings
+from quadnas.search.work import Work
 
 _FIRST_SECONDS, _EVERY_SECONDS = 10, 30
 

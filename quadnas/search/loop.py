@@ -1,73 +1,33 @@
-"""The main flow of a search: pose the problem, train the supernet, derive under the limit, retrain."""
+"""The main flow of a search: train the supernet, derive under the limit, retrain."""
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from quadnas.config import write_yaml
-from quadnas.data.base import DataSet, load_data
-from quadnas.network import Network, require_size
+from quadnas.network import Network
 from quadnas.run.checkpoint import Checkpoint
 from quadnas.run.events import Derived, Evaluated, Notice, Observer
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search.derivation import model_spec, search_result
 from quadnas.search.front import RESULT, files_of, weights_origin
-from quadnas.search.problem import Problem, pose
+from quadnas.search.problem import Problem
 from quadnas.search.result import SearchResult, read_result, result_data
 from quadnas.search.selection import held_out_loss, inherited, selection
-from quadnas.search.settings import SearchSettings
-from quadnas.search.strategy import OneShot, Strategy, check_strategy, new_strategy
+from quadnas.search.strategy import OneShot, Strategy, new_strategy
 from quadnas.search.supernet_stage import SupernetStage
 from quadnas.search.unlimited import Witness
+from quadnas.search.work import Work, notices
 from quadnas.training import stage
-from quadnas.training.device import arithmetic, compute_device
-from quadnas.training.distributed import ALONE, Ranks, SharedSession
+from quadnas.training.distributed import SharedSession
 from quadnas.training.evaluation import evaluate
 from quadnas.training.stage import TrainingStage, scored
 from quadnas.training.weights import load_weights, weights_bytes
 
 Finding = dict[str, Any]
 """What was chosen under one limit: ``choices``, and the ``accuracy`` with its first weights."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a search works on, loaded and checked before any training; ``ranks`` share its work."""
-
-    problem: Problem
-    data: DataSet
-    train_size: int
-    device: torch.device
-    ranks: Ranks = ALONE
-
-    @property
-    def inputs(self) -> dict[str, object]:
-        """What the settings only name: a run goes on with nothing else."""
-        problem = self.problem
-        return {
-            "space": problem.space,
-            "device": tuple(model.card for model in problem.models),
-            "scale from your measurements of the device": tuple(model.scale for model in problem.models),
-            "data": self.data.identity,
-            **arithmetic(self.device),
-        }
-
-
-def prepare(settings: SearchSettings, ranks: Ranks = ALONE) -> Work:
-    """Load data, space and device and check that the limit can be met; raises LimitError, ConfigError ..."""
-    data = load_data(settings.data, limit=settings.train_images)
-    problem = pose(settings, len(data.classes))
-    check_strategy(settings)
-    train_size = settings.train_size or data.default_train_size
-    require_size(problem.space.layers([0] * len(problem.space.slots), problem.classes), train_size)
-    device = compute_device()
-    _check_ranks(problem, data, ranks)
-    return Work(problem, data.to(device), train_size, device, ranks)
 
 
 def search(
@@ -106,7 +66,7 @@ def train_supernet(work: Work, session: SharedSession, checkpoint: Checkpoint | 
     """The strategy, which has learned what it can."""
     problem = work.problem
     if checkpoint is None:
-        for text in _notices(problem):
+        for text in notices(problem):
             session.emit(Notice(text))
     strategy = new_strategy(problem)
     if isinstance(strategy, OneShot):
@@ -184,34 +144,3 @@ def retrain(
         session.folder.journal.sync()
     session.write(files.result, json.dumps(result_data(result), indent=2))
     return result
-
-
-def _check_ranks(problem: Problem, data: DataSet, ranks: Ranks) -> None:
-    """Raise ConfigError or MachineError if several processes cannot share the batches or train the candidates."""
-    recipe, slots = problem.settings.recipe, problem.space.slots
-    mixes = recipe.augmentation.mixes
-    for split, pairs in ((data.train, mixes), (data.training, mixes), (data.held_out, False)):
-        ranks.shard.of_batch(min(recipe.batch_size, len(split)), pairs=pairs)
-    for number in range(max(len(slot.candidates) for slot in slots)):
-        choices = [min(number, len(slot.candidates) - 1) for slot in slots]
-        with torch.device("meta"):
-            ranks.check(Network(problem.space.layers(choices, problem.classes)))
-
-
-def _notices(problem: Problem) -> Iterator[str]:
-    """What the user should know before anything trains."""
-    if problem.unlimited:
-        limits = " and ".join(
-            f"within {limit.text(limit.value)} (at most {limit.text(limit.costs.range[1])})"
-            for limit in problem.limits
-        )
-        yield (
-            f"every network of {problem.space.name} is {limits}: the limit does not bind, the search goes on "
-            "without it"
-        )
-    if problem.unpriced:
-        devices = " or ".join(model.card.device for model in problem.models)
-        yield (
-            f"{devices} has no price for some operators of {', '.join(problem.unpriced)}: "
-            "the search leaves them out"
-        )

@@ -17,6 +17,7 @@ from quadnas.run.interrupt import StopFlag
 from quadnas.search import loop
 from quadnas.search.settings import Schedule
 from quadnas.search.strategies import evolution, random_search
+from quadnas.search.work import prepare
 from tests.benchmarks.truths import tiny_truth
 
 BUDGET = Schedule(warmup_epochs=4, search_epochs=8, retrain_epochs=0)
@@ -93,7 +94,7 @@ def test_a_shared_supernet_answers_as_the_product_does_under_each_limit_alone(
         (settings,) = arena.settings(Search(strategy, 0, ((answer.device, answer.share),), ranks=False))
         assert settings.max_latency_ms == answer.limit_ms
         with RunFolder.create(tmp_path / str(number), settings.model_dump(mode="json")) as folder:
-            alone = loop.search(loop.prepare(settings), folder, lambda _: None, StopFlag())
+            alone = loop.search(prepare(settings), folder, lambda _: None, StopFlag())
         assert alone.architecture == answer.architecture
         assert alone.bound_ms == pytest.approx(answer.bound_ms)
         assert alone.bound_ms <= answer.limit_ms

@@ -99,7 +99,7 @@ def test_margin_and_confidence_tighten_what_is_held(place: Path, found: Found) -
     again = quadnas("latency", run / "model.yaml", "--device", "cortexA76", "--json").json
     assert again["latency_ms"] == answer["latency_ms"]
     assert not (run / "retrained.safetensors").exists()
-    assert answer["accuracy"] == result["inherited_accuracy"]
+    assert answer["accuracy"] == result["initial_accuracy"]
 
 
 def test_a_limit_above_the_maximum_is_noted_and_the_term_left_out(place: Path, found: Found) -> None:
@@ -156,7 +156,7 @@ def test_the_default_run_folder_is_named_after_the_question(place: Path, found: 
 def test_evaluating_the_run_s_weights_gives_the_run_s_accuracy(found: Found) -> None:
     result = json.loads((found.run / "result.json").read_text())
     spec = found.run / "model.yaml"
-    for weights, key in (("model", "inherited_accuracy"), ("retrained", "accuracy")):
+    for weights, key in (("model", "initial_accuracy"), ("retrained", "accuracy")):
         answer = quadnas("evaluate", spec, found.run / f"{weights}.safetensors", "--json").json
         assert list(answer) == ["accuracy", "loss", "images", "size"]
         assert answer["accuracy"] == result[key]

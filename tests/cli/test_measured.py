@@ -10,8 +10,9 @@ from quadnas.errors import Interrupted
 from quadnas.run.events import Event, WeightStep
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
-from quadnas.search.loop import prepare, search
+from quadnas.search.loop import search
 from quadnas.search.settings import SearchSettings
+from quadnas.search.work import prepare
 from tests.cli.command import TINY_SEARCH, quadnas, write
 from tests.cli.conftest import Found
 

@@ -30,6 +30,7 @@ from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
 from quadnas.search import loop
 from quadnas.search.settings import SearchSettings
+from quadnas.search.work import Work, prepare
 from quadnas.training import standalone
 
 PACKAGE = Path(cli.__file__).parent
@@ -83,9 +84,9 @@ def _description(name: str, args: tuple[Any, ...]) -> str:
 
 
 @cache
-def prepared(settings: str) -> loop.Work:
+def prepared(settings: str) -> Work:
     """Loaded once, before the fork, and searched once: torch imports a second's worth of modules late."""
-    work = loop.prepare(SearchSettings.model_validate_json(settings))
+    work = prepare(SearchSettings.model_validate_json(settings))
     with TemporaryDirectory() as folder, RunFolder.create(Path(folder, "run"), {}) as run:
         loop.search(work, run, lambda _: None, StopFlag())
     gc.freeze()

@@ -15,10 +15,11 @@ from quadnas.data.base import load_data
 from quadnas.errors import ConfigError
 from quadnas.run.folder import RunFolder
 from quadnas.run.interrupt import StopFlag
-from quadnas.search.loop import prepare, search
+from quadnas.search.loop import search
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategies.swap import Swap
 from quadnas.search.strategy import ArchitectureUpdate
+from quadnas.search.work import prepare
 from quadnas.training.evaluation import evaluate
 
 from .conftest import Job, Server, Whole

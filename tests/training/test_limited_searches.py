@@ -20,6 +20,7 @@ from quadnas.search.front import read_front
 from quadnas.search.problem import pose
 from quadnas.search.result import read_result
 from quadnas.search.settings import LatencyLimit, SearchSettings
+from quadnas.search.work import prepare
 from quadnas.space.model_spec import load_model_spec
 from tests.cli.command import TINY_SPACE, quadnas, write
 
@@ -63,7 +64,7 @@ def test_random_limits_close_to_the_minimum_or_anywhere_hold(space: Path, tmp_pa
         )  # fmt: skip
         path = tmp_path / str(number)
         with RunFolder.create(path, chosen.model_dump(mode="json")) as folder:
-            loop.search(loop.prepare(chosen), folder, lambda event: None, StopFlag())
+            loop.search(prepare(chosen), folder, lambda event: None, StopFlag())
         model = path / "model.yaml"
         assert latency_ms(model, "cortexA76") <= first
         assert latency_ms(model, "myriadvpu") <= second
@@ -122,7 +123,7 @@ def files(run: Path) -> dict[str, bytes]:
 def test_a_front_goes_on_wherever_it_was_stopped(space: Path, tmp_path: Path) -> None:
     chosen = front(space)
     with RunFolder.create(tmp_path / "whole", chosen.model_dump(mode="json")) as folder:
-        result = loop.search(loop.prepare(chosen), folder, lambda event: None, StopFlag())
+        result = loop.search(prepare(chosen), folder, lambda event: None, StopFlag())
     points = read_front(chosen, tmp_path / "whole")
     assert [point.limit_ms for point in points] == [1.6, 3.0, 4.0]
     assert points[-1] == result
@@ -146,7 +147,7 @@ def test_a_front_goes_on_wherever_it_was_stopped(space: Path, tmp_path: Path) ->
 
         with RunFolder.open(tmp_path / "stopped") as folder:
             try:
-                loop.search(loop.prepare(chosen), folder, observe, stop)
+                loop.search(prepare(chosen), folder, observe, stop)
             except Interrupted:
                 continue
     assert retrainings > 3

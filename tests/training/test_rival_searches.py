@@ -23,6 +23,7 @@ from quadnas.search.result import read_result
 from quadnas.search.selection import HELD_OUT_IMAGES, STATISTICS_BATCHES, held_out_loss
 from quadnas.search.settings import SearchSettings
 from quadnas.search.strategies.random_search import RandomSearch
+from quadnas.search.work import prepare
 from quadnas.space.model_spec import ModelSpec
 from quadnas.training.batch_norm import recompute_statistics
 from quadnas.training.evaluation import evaluate
@@ -161,7 +162,7 @@ def test_an_interrupted_choice_starts_again_and_is_the_same(
     strategy: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = read_settings(config, SearchSettings).model_copy(update={"strategy": strategy})
-    work = loop.prepare(settings)
+    work = prepare(settings)
     stored = json.loads(settings.model_dump_json())
     stop = StopFlag()
 

@@ -29,6 +29,7 @@ from quadnas.search.derivation import model_spec
 from quadnas.search.front import MODEL
 from quadnas.search.problem import Problem
 from quadnas.search.settings import SearchSettings
+from quadnas.search.work import prepare
 from quadnas.space.architecture import Architecture
 from quadnas.space.model_family import find_model
 from quadnas.space.model_spec import ModelSpec, load_model_spec
@@ -229,7 +230,7 @@ class SearchWork(Work):
         model = self._experiment.arms[arm].model
         if model is not None:
             return self._check_given(arm, model)
-        work = loop.prepare(self._experiment.settings(arm, self._experiment.seeds[0]))
+        work = prepare(self._experiment.settings(arm, self._experiment.seeds[0]))
         if self._experiment.training is not None:
             any_choices = [0] * len(work.problem.space.slots)
             self._check_training(arm, model_spec(work.problem, work.data, any_choices, work.train_size))
@@ -250,7 +251,7 @@ class SearchWork(Work):
 
     def _search(self, arm: str, seed: int, path: Path, bench: Bench) -> Record:
         settings = self._experiment.settings(arm, seed)
-        work = loop.prepare(settings)
+        work = prepare(settings)
         known = (path / "run.json").exists()
         folder = RunFolder.open(path) if known else _created(path, settings.model_dump(mode="json"))
         wall = SearchTimer(bench.observe, bench.clock, bench.clock())
