@@ -24,17 +24,17 @@ def slots_alike(space: SearchSpace) -> Tensor:
 def pooled(gains: Tensor, errors: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior means and standard deviations of gains with standard errors, (slots, most candidates) each.
 
-    ``groups``: see ``slots_alike``. What has no error stays as it is.
+    ``groups``: see ``slots_alike``. What has no error, being exact or never measured, stays and tells nothing.
     """
     noise = errors.square()
+    measured = noise > 0
     common, own = _variances(gains, noise, groups)
-    weights = 1 / (own + noise).clamp_min(EXACT)
+    weights = measured / (own + noise).clamp_min(EXACT)
     certainty = groups @ weights + 1 / common.clamp_min(EXACT)
     centre = groups.T @ (groups @ (weights * gains) / certainty)
     kept = own * weights
     means = centre + kept * (gains - centre)
     variances = kept * noise + (1 - kept).square() * (groups.T @ (1 / certainty))
-    measured = noise > 0
     return means.where(measured, gains), variances.sqrt().where(measured, errors)
 
 

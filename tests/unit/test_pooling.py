@@ -82,6 +82,9 @@ def test_what_was_measured_exactly_or_never_stays() -> None:
     means, deviations = pooled(measured, errors, groups)
     assert means[5, 2] == deviations[5, 2] == 0
     assert means.isfinite().all() and (deviations <= errors).all()
+    without = torch.arange(SLOTS * STAGES) != 5
+    alone, _ = pooled(measured[without], errors[without], groups[:, without])
+    torch.testing.assert_close(means[4, 2], alone[4, 2], rtol=0.02, atol=0.02)
 
 
 def test_alike_are_slots_of_a_stage_with_equal_layers() -> None:
