@@ -39,12 +39,24 @@ def pooled(gains: Tensor, errors: Tensor, groups: Tensor) -> tuple[Tensor, Tenso
 
 
 def _variances(gains: Tensor, noise: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Of what alike slots have in common and of what each has of its own, by the method of moments."""
+    """Of what alike slots have in common and of what each has of its own, by the method of moments.
+
+    Each is at least what the noise could hide, or noisy gains would all become the same.
+    """
     share = groups / groups.sum(1, keepdim=True)
     centre = share @ gains
-    alone = (groups.T * share.T).sum(1, keepdim=True)  # (slots, 1): a slot's part in its centre
+    rest = 1 - (groups.T * share.T).sum(1, keepdim=True)  # (slots, 1): of its variance, outside the centre
     seen = (noise > 0).double()
-    within = (gains - groups.T @ centre).square() * seen - (1 - alone) * noise
-    own = (within.sum() / ((1 - alone) * seen).sum().clamp_min(EXACT)).clamp_min(0)
-    between = centre.square() * (share @ seen) - share.square() @ (noise + own * seen)
-    return (between.sum() / (share @ seen).sum().clamp_min(EXACT)).clamp_min(0), own
+    within = ((gains - groups.T @ centre).square() * seen).sum()
+    own = _excess(within, (rest * noise).sum(), (rest * seen).sum())
+    between = (centre.square() * (share @ seen)).sum()
+    return _excess(between, (share.square() @ (noise + own * seen)).sum(), (share @ seen).sum()), own
+
+
+def _excess(squares: Tensor, noise: Tensor, count: Tensor) -> Tensor:
+    """Variance of ``count`` values whose squares add up to ``squares``, ``noise`` of it without them.
+
+    At least a standard deviation of what so many squares of noise alone come to.
+    """
+    count = count.clamp_min(EXACT)
+    return torch.maximum(squares - noise, noise * (2 / count).sqrt()) / count

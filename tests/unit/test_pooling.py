@@ -1,6 +1,5 @@
 """Pooled gains: against dense conditioning of a Gaussian, a closed form for unlike slots, simulated truths."""
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -61,14 +60,24 @@ def test_slots_that_are_unlike_shrink_to_nothing_by_the_closed_form() -> None:
     torch.testing.assert_close(deviations, errors * factor.sqrt(), rtol=1e-12, atol=0)
 
 
-def test_slots_that_differ_by_noise_alone_get_their_average() -> None:
+def test_slots_that_differ_by_noise_alone_come_close_to_their_average() -> None:
     generator = torch.Generator().manual_seed(0)
     row = torch.randn(1, CANDIDATES, dtype=torch.float64, generator=generator)
     noise = 0.01 * torch.randn(8, CANDIDATES, dtype=torch.float64, generator=generator)
     measured = row + noise
     means, deviations = pooled(measured, torch.full_like(measured, 0.02), grouped(1, 8))
-    torch.testing.assert_close(means, measured.mean(0, keepdim=True).expand_as(means), rtol=0.01, atol=1e-4)
-    assert deviations.max().item() == pytest.approx(0.02 / 8**0.5, rel=0.01)
+    assert (means - row).square().mean() < 0.25 * noise.square().mean()
+    assert 0.02 / 8**0.5 < deviations.min() <= deviations.max() < 0.7 * 0.02
+
+
+def test_gains_lost_in_noise_keep_their_order() -> None:
+    """Moments alone would estimate variances of 0, and the knapsack would choose by chance."""
+    _, measured, _ = simulated(0)
+    rows = measured[:8] - measured[:8].mean(0)
+    for groups in (grouped(2, 4), torch.eye(8, dtype=torch.float64)):
+        means, _ = pooled(rows, torch.full_like(rows, 100.0), groups)
+        assert (means.argsort(1) == rows.argsort(1)).double().mean() > 0.5
+        assert 0 < means.abs().max() < 0.5 * rows.abs().max()
 
 
 def test_what_was_measured_exactly_or_never_stays() -> None:
