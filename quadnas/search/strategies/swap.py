@@ -37,6 +37,9 @@ PROBED_IMAGES = 1 / 2
 TEMPERATURE = 1 / 10
 """Of the softmax, as a share of the gains' mean error: what differs by more than that is decided."""
 
+COLDEST = 1e-3
+"""The least temperature, as a share of the largest gain: the first few swaps can be fitted without any error."""
+
 
 @STRATEGIES.register("swap")
 class Swap(SoftmaxLearner):
@@ -75,9 +78,9 @@ class Swap(SoftmaxLearner):
     ) -> ArchitectureUpdate:
         """Take over what the gains say by now: the expected gain, with the entropy, is as high as limits allow."""
         gains, errors = self.gains()
-        error = errors[self._priced].mean()
-        if error > 0:
-            self.alpha = gains / (TEMPERATURE * error)
+        temperature = torch.maximum(TEMPERATURE * errors[self._priced].mean(), COLDEST * gains.abs().max())
+        if temperature > 0:
+            self.alpha = gains / temperature
         return self._seen
 
     def gains(self) -> tuple[Tensor, Tensor]:
