@@ -63,7 +63,8 @@ def multipliers(logits: NDArray[np.float64], limits: Sequence[Limit]) -> NDArray
 
     logits (slots, most candidates), -inf where there is no price. Among all distributions within the limits,
     softmax(logits - ``tilt``) is the one closest to softmax(logits) by the Kullback-Leibler divergence.
-    The gradient of the convex dual that is minimised is (limit - E)/limit.
+    The gradient of the convex dual that is minimised is (limit - E)/limit. Cold logits give the dual kinks that
+    a line search gets stuck at, so it is minimised for hot ones first, and for ones that halve their heat after.
     Source: the I-projection, Csiszar, Annals of Probability 3 (1975).
     """
     from scipy.optimize import minimize  # noqa: PLC0415 (takes a second)
@@ -72,16 +73,18 @@ def multipliers(logits: NDArray[np.float64], limits: Sequence[Limit]) -> NDArray
     costs = relative_costs(limits, logits.shape[1])
     left = np.array([1 - limit.costs.fixed / limit.value for limit in limits])
 
-    def dual(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        tilted = logits - tilt(weights, costs)
+    def dual(weights: NDArray[np.float64], heat: float) -> tuple[float, NDArray[np.float64]]:
+        tilted = logits / heat - tilt(weights / heat, costs)
         spent = (softmax(tilted, axis=1) * costs).sum((1, 2))
-        return logsumexp(tilted, axis=1).sum() + weights @ left, left - spent
+        return heat * logsumexp(tilted, axis=1).sum() + weights @ left, left - spent
 
-    found = minimize(
-        dual, np.zeros(len(limits)), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(limits),
-        options={"ftol": 0, "gtol": HELD_TO},
-    )  # fmt: skip
-    weights: NDArray[np.float64] = found.x
+    weights = np.zeros(len(limits))
+    spread = max(np.ptp(row[np.isfinite(row)]) for row in logits)
+    for halvings in reversed(range(1 + math.ceil(math.log2(max(spread, 1))))):
+        weights = minimize(
+            dual, weights, (2.0**halvings,), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(limits),
+            options={"ftol": 0, "gtol": HELD_TO},
+        ).x  # fmt: skip
     return weights
 
 

@@ -145,8 +145,8 @@ def test_multiplier_of_two_candidates_in_closed_form() -> None:
 
 @settings(max_examples=40)
 @given(
-    slots=st.integers(1, 6), candidates=st.integers(2, 5), share=st.floats(0, 1.2), spread=st.floats(0, 8),
-    seed=st.integers(0, 10**6), count=st.integers(1, 3),
+    slots=st.integers(1, 6), candidates=st.integers(2, 5), share=st.floats(0, 1.2),
+    spread=st.sampled_from([0.0, 1.0, 8.0, 500.0]), seed=st.integers(0, 10**6), count=st.integers(1, 3),
 )  # fmt: skip
 def test_multipliers_give_the_nearest_distribution_within_all_limits(
     slots: int, candidates: int, share: float, spread: float, seed: int, count: int
@@ -167,7 +167,7 @@ def test_multipliers_give_the_nearest_distribution_within_all_limits(
     for weight, limit in zip(found, limits, strict=True):
         spent = expected(limit.costs, nearest) / limit.value
         assert spent <= 1 + 1e-5
-        assert weight == 0 or weight * (1 - spent) < 1e-3
+        assert weight == 0 or spent >= 1 - 1e-5
 
     def distance(distribution: np.ndarray) -> float:
         return float((xlogy(distribution, distribution) - distribution * log_softmax(logits, axis=1)).sum())
