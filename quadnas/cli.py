@@ -16,6 +16,7 @@ from quadnas import cli_compare, cli_latency
 from quadnas.cli_options import (
     MODEL,
     Batch,
+    Confidence,
     Config,
     Data,
     Devices,
@@ -28,6 +29,7 @@ from quadnas.cli_options import (
     MaxMacs,
     MaxParameters,
     Resume,
+    Seed,
     TrainSize,
     check_resumable,
     latency_settings,
@@ -73,10 +75,8 @@ def search(
     train_size: TrainSize = None,
     batch: Batch = None,
     latency_margin: Margin = None,
-    confidence: Annotated[
-        float | None, typer.Option("--confidence", help="Hold the limit with this probability, e.g. 0.9.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything that is random [0].")] = None,
+    confidence: Confidence = None,
+    seed: Seed = None,
     retrain_epochs: Annotated[
         int | None, typer.Option("--retrain-epochs", help="Passes over the data in retraining; 0 skips it.")
     ] = None,
@@ -150,7 +150,7 @@ def train(
         int | None, typer.Option("--epochs", help="Passes over the training data [20].")
     ] = None,
     train_size: TrainSize = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything that is random [0].")] = None,
+    seed: Seed = None,
     init_from: Annotated[
         Path | None,
         typer.Option(

@@ -65,6 +65,10 @@ Margin = Annotated[
         "--latency-margin", parser=parse_percent, metavar="5%", help="Stay that far below the limit."
     ),
 ]
+Confidence = Annotated[
+    float | None, typer.Option("--confidence", help="Hold the limit with this probability, e.g. 0.9.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Fixes everything that is random [0].")]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout.")]
 Data = Annotated[
     str | None,
