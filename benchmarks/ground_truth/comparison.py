@@ -34,11 +34,12 @@ NOTES = f"""
     Regret: by how many deviations of one training the best finalist within the limit is better, with 95 %
     intervals over the seeds of the searches and over the trainings (up to {len(ANSWER_SEEDS)} of what was
     chosen, {len(FINAL_SEEDS)} of finalists), none of which anyone chose by. The best is chosen by half of
-    its trainings and scored by the other half, in turn, and what a seed adds to all networks alike is taken
-    off. {BY_FIT}: the fit stands in for trainings that are missing, and its best has the winner's curse.
-    CPU: seconds of one thread for supernet and choice; where one supernet answers under all limits, all of
-    them together count it once. Differences are paired by the seed of the search, and their p-values take
-    the scores of networks for known.
+    its trainings and scored by the other half, in turn, and what a seed adds to all networks alike is
+    taken off. {BY_FIT}: the fit stands in for trainings that are missing, and its best has the winner's
+    curse. CPU: seconds of one thread for supernet and choice; where one supernet answers under all
+    limits, all of them together count it once. Main effects are those of the fit, judged by the trainings
+    that it was fitted to: about the most that a sum over slots can do. Differences are paired by the seed
+    of the search, and their p-values take the scores of networks for known.
 """
 
 
@@ -54,7 +55,8 @@ def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> 
     planned = stratified(relative_costs(list(tables.values())), truth.networks)
     judges = {key: Judge(truth, space, tables, rows, key) for key in HIGHER_IS_BETTER}
     verdicts = judged(found, judges)
-    taus = all_taus(ranked_truth(space, planned, rows, truth.devices), found)
+    ranked = ranked_truth(space, planned, rows, truth.devices)
+    taus = all_taus(ranked, judges["loss"].fit.model, found)
     highest = ceilings(judges["loss"], rows, space, truth.devices)
     print(f"{len(found)} searches chose {len(chosen_networks(found))} networks; {_noise(judges)}\n")
     print(limits_table(verdicts), "\n")

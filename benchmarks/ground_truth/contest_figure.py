@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.ground_truth.contests import gathered, mean_regret
-from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
+from benchmarks.ground_truth.ranking import EFFECTS, EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from quadnas.compare.statistics import mean_interval
 
@@ -16,9 +16,10 @@ COLOURS = {
     "evolution": "#2a8a3e",
     "random": "#8b3fa8",
     "largest": "0.45",
+    "(fit)": "black",
 }
-MARKERS = {WEIGHTS: "o", OWN: "s", SIZE: "^"}
-SHAPES = {"o": "●", "s": "■", "^": "▲"}
+MARKERS = {WEIGHTS: "o", OWN: "s", SIZE: "^", EFFECTS: "D"}
+SHAPES = {"o": "●", "s": "■", "^": "▲", "D": "◆"}
 
 
 def contest_picture(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.ground_truth.analysis import ceiling, likely_truth
 from benchmarks.ground_truth.answers import SearchRow
-from benchmarks.ground_truth.fit import Floats
+from benchmarks.ground_truth.fit import Fitted, Floats
 from benchmarks.ground_truth.plan import Choices
 from benchmarks.ground_truth.regret import Judge
 from benchmarks.ground_truth.table import Row
@@ -17,7 +17,7 @@ from quadnas.space.search_space import SearchSpace
 
 EVERYWHERE = "all"
 """Where networks of every cost are compared; the other places are the bands of equal latency on each device."""
-WEIGHTS, OWN, SIZE = "inherited weights", "own scores", "multiply-accumulates"
+WEIGHTS, OWN, SIZE, EFFECTS = "inherited weights", "own scores", "multiply-accumulates", "main effects"
 """What networks are ranked by."""
 
 Taus = dict[str, float]
@@ -76,15 +76,24 @@ def search_taus(truth: RankedTruth, search: SearchRow) -> dict[str, Taus]:
     return found
 
 
-def additive(scores: Sequence[Sequence[float]], choices: NDArray[np.int64]) -> Floats:
+def additive(scores: Sequence[Sequence[float] | Floats], choices: NDArray[np.int64]) -> Floats:
     """The sums (n,) of the scores of the candidates in ``choices`` (n, slots)."""
     found: Floats = np.sum([np.array(row)[choices[:, s]] for s, row in enumerate(scores)], axis=0)
     return found
 
 
-def all_taus(truth: RankedTruth, searches: Sequence[SearchRow]) -> dict[tuple[str, str], dict[int, Taus]]:
-    """By strategy and what ranks, seed by seed; and what size alone would rank."""
-    found: dict[tuple[str, str], dict[int, Taus]] = {("largest", SIZE): {0: truth.taus(truth.macs)}}
+def all_taus(
+    truth: RankedTruth, fitted: Fitted, searches: Sequence[SearchRow]
+) -> dict[tuple[str, str], dict[int, Taus]]:
+    """By strategy and what ranks, seed by seed; and what size alone would rank.
+
+    The main effects of ``fitted``, a fit of the cross-entropy, are judged by the trainings that they come from:
+    hardly any sum over slots ranks these better.
+    """
+    found: dict[tuple[str, str], dict[int, Taus]] = {
+        ("(fit)", EFFECTS): {0: truth.taus(-additive(fitted.effects(), truth.choices))},
+        ("largest", SIZE): {0: truth.taus(truth.macs)},
+    }
     for search in searches:
         for by, taus in search_taus(truth, search).items():
             found.setdefault((search.strategy, by), {})[search.seed] = taus

@@ -12,7 +12,15 @@ from benchmarks.ground_truth.answers import Answer, SearchRow, SearchTable
 from benchmarks.ground_truth.comparison import compare
 from benchmarks.ground_truth.contests import against, mean_regret, pairs, regrets
 from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Training, Truth
-from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, WEIGHTS, additive, ranked_truth, search_taus
+from benchmarks.ground_truth.ranking import (
+    EFFECTS,
+    EVERYWHERE,
+    OWN,
+    WEIGHTS,
+    additive,
+    ranked_truth,
+    search_taus,
+)
 from benchmarks.ground_truth.regret import Judge, Judged, Verdict, best_score, levelled
 from benchmarks.ground_truth.table import Row, TruthTable
 from benchmarks.ground_truth.training import Workshop, open_workshop
@@ -270,5 +278,7 @@ def test_the_comparison_tells_the_known_regrets_and_ranks(
     assert limits["proxyless"][7].startswith("~"), "nobody has trained it yet"
     ranks = {line[0]: line for line in lines if len(line) == 6 and line[1] == WEIGHTS}
     assert float(ranks["swap"][2].split()[0]) == -float(ranks["random"][2].split()[0]) > 0.4
+    (effects,) = (float(line[2]) for line in lines if line[:2] == ["(fit)", EFFECTS])
+    assert effects >= float(ranks["swap"][2].split()[0]), "the truth is a sum, and their noise is in the fit"
     assert ["mean regret (loss)", "random", f"{-0.05 / noise:.2f} ± 0.00", "3", "3, 0, 0", "0.5"] in lines
     assert (tmp_path / "picture.png").stat().st_size > 10_000
