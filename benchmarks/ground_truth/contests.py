@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from benchmarks.ground_truth.plan import FINAL_SEEDS
-from benchmarks.ground_truth.ranking import EVERYWHERE, WEIGHTS, Taus
+from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from benchmarks.ground_truth.rivals import RIVALS
 from quadnas.compare.statistics import Interval, Paired, holm, mean_interval, paired
@@ -69,17 +69,23 @@ def regrets(group: Iterable[Judged], key: str) -> dict[int, float]:
 def contests(
     verdicts: Sequence[Judged], taus: Mapping[tuple[str, str], Mapping[int, Taus]], devices: Sequence[str]
 ) -> dict[str, dict[str, BySeed]]:
-    """By what is compared: every strategy's values by seed."""
+    """By what is compared: every strategy's values by seed; tau is that of what the strategy chooses by."""
     groups = gathered(verdicts, lambda one: one.strategy)
     found: dict[str, dict[str, BySeed]] = {
         f"mean regret ({key})": {name: regrets(group, key) for name, group in groups.items()}
         for key in HIGHER_IS_BETTER
     }
-    for place, title in ((EVERYWHERE, "tau"), (devices[0], f"tau within +-5 % on {devices[0]}")):
-        found[f"{title} by {WEIGHTS}"] = {
-            strategy: {seed: found[place] for seed, found in seeds.items()}
-            for (strategy, by), seeds in taus.items()
-            if by == WEIGHTS
+    own = {
+        strategy: seeds
+        for by in (WEIGHTS, SIZE, OWN)
+        for (strategy, used), seeds in taus.items()
+        if used == by
+    }
+    for place in (EVERYWHERE, *devices):
+        title = "tau" if place == EVERYWHERE else f"tau within +-5 % on {place}"
+        found[title] = {
+            strategy: {seed: tau for seed, places in seeds.items() if not math.isnan(tau := places[place])}
+            for strategy, seeds in own.items()
         }
     return found
 

@@ -18,7 +18,7 @@ from quadnas.space.search_space import SearchSpace
 EVERYWHERE = "all"
 """Where networks of every cost are compared; the other places are the bands of equal latency on each device."""
 WEIGHTS, OWN, SIZE, EFFECTS = "inherited weights", "own scores", "multiply-accumulates", "main effects"
-"""What networks are ranked by."""
+"""What networks are ranked by; a strategy with scores of its own chooses by these."""
 
 Taus = dict[str, float]
 """By place."""

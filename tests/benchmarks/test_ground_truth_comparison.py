@@ -278,6 +278,8 @@ def test_the_comparison_tells_the_known_regrets_and_ranks(
     assert limits["proxyless"][7].startswith("~"), "nobody has trained it yet"
     ranks = {line[0]: line for line in lines if len(line) == 6 and line[1] == WEIGHTS}
     assert float(ranks["swap"][2].split()[0]) == -float(ranks["random"][2].split()[0]) > 0.4
+    (difference,) = (line[2] for line in lines if line[:2] == ["tau", "random"])
+    assert float(difference.split()[0]) == pytest.approx(2 * float(ranks["swap"][2].split()[0]), abs=0.01)
     (effects,) = (float(line[2]) for line in lines if line[:2] == ["(fit)", EFFECTS])
     assert effects > 0.4, "the truth is a sum"
     assert ["mean regret (loss)", "random", f"{-0.05 / noise:.2f} ± 0.00", "3", "3, 0, 0", "0.5"] in lines
