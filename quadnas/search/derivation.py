@@ -158,7 +158,7 @@ def search_result(
     parameters: int,
     files: dict[str, str],
 ) -> SearchResult:
-    """The record of a finished search; ``accuracies`` are (inherited, final), fractions of the test split."""
+    """The record of a finished search; ``accuracies`` are (first, final), fractions of the test split."""
     settings = problem.settings
     first, *others = latency_records(problem, choices)
     return SearchResult(
