@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from quadnas.search.settings import SearchSettings
 from quadnas.search.softmax import SoftmaxLearner
 from quadnas.search.strategies.proxyless import Proxyless
 from quadnas.search.strategies.swap import Swap
+from quadnas.search.strategy import Moment
 from quadnas.training.loop import Loss
 from quadnas.training.recipe import Recipe
 
@@ -55,10 +57,11 @@ def steps(
         return _weight_step(network, recipe, lambda: iter([_loss(network(data.images), data)]))
 
     def search(strategy: SoftmaxLearner) -> Callable[[], object]:
+        numbers = count()
         weights = _weight_step(
             strategy.supernet,
             recipe,
-            lambda: strategy.losses(data, F.cross_entropy, generator, warming_up=False),
+            lambda: strategy.losses(data, F.cross_entropy, Moment(next(numbers))),
         )
 
         def both() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from quadnas.data.base import Batch
 from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
-from quadnas.search.strategy import ArchitectureUpdate
+from quadnas.search.strategy import ArchitectureUpdate, Moment
 from quadnas.supernet.gates import gate_gradients
 from quadnas.supernet.supernet import Supernet
 from quadnas.training.loop import Criterion, Loss, accuracy_of
@@ -36,12 +36,10 @@ class Gated(SoftmaxLearner):
             [self.alpha], lr=problem.settings.schedule.architecture_rate, betas=(0.0, 0.999)
         )
 
-    def losses(
-        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
-    ) -> Iterator[Loss]:
+    def losses(self, batch: Batch, criterion: Criterion, moment: Moment) -> Iterator[Loss]:
         """Train one sampled path; while warming up every candidate is equally likely."""
-        weights = self._priced.double() if warming_up else self._distribution().detach()
-        logits = self.supernet(batch.images, _drawn(weights, generator).tolist())
+        weights = self._priced.double() if moment.warming_up else self._distribution().detach()
+        logits = self.supernet(batch.images, _drawn(weights, moment.generator()).tolist())
         yield Loss(criterion(logits, batch.labels), logits)
 
     def state(self) -> dict[str, Tensor]:

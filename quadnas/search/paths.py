@@ -9,6 +9,7 @@ from torch import Tensor
 
 from quadnas.search.limits import macs_table
 from quadnas.search.problem import Problem
+from quadnas.training.loop import step_generator
 
 SWEEPS = 8
 """Proposals per slot between two draws of the Markov chain."""
@@ -34,6 +35,23 @@ def uniform_path(priced: Tensor, generator: torch.Generator) -> list[int]:
     """A candidate for every slot, each of those in ``priced`` (slots, most candidates) equally likely."""
     path: list[int] = torch.multinomial(priced.double(), 1, generator=generator)[:, 0].tolist()
     return path
+
+
+def fair_path(priced: Tensor, seed: int, step: int) -> list[int]:
+    """A candidate for every slot; all in ``priced`` (slots, most candidates) come once before any comes again.
+
+    The order is drawn anew for every slot and every round, so that each path is as likely as any other.
+    Source: strict fairness in FairNAS (arXiv 1907.01845), there with one update of the weights per round.
+    """
+    counts = priced.sum(1)
+    path = torch.zeros_like(counts)
+    for count in counts.unique().tolist():
+        number, place = divmod(step, count)
+        generator = step_generator(seed, f"round of {count}", number)
+        order = torch.rand(priced.shape, generator=generator).masked_fill(~priced, torch.inf).argsort(1)
+        path = order[:, place].where(counts == count, path)
+    found: list[int] = path.tolist()
+    return found
 
 
 def feasible_paths(

@@ -18,7 +18,7 @@ from quadnas.search.problem import Problem
 from quadnas.search.settings import SearchSettings
 from quadnas.supernet.supernet import Supernet
 from quadnas.training.distributed import ALONE, Ranks
-from quadnas.training.loop import Criterion, Loss
+from quadnas.training.loop import Criterion, Loss, step_generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,24 @@ class Selection:
     generator: torch.Generator
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The weight step that is to be made: its ``number`` from 0, whether the search warms up, and its ``seed``."""
+
+    number: int
+    warming_up: bool = False
+    seed: int = 0
+
+    def generator(self) -> torch.Generator:
+        """What is random in this step; the same for every piece of its batch."""
+        return step_generator(self.seed, "path", self.number)
+
+
 class Strategy(ABC):
     """Finds the architecture of a problem. One that is no more than this trains nothing before it chooses.
 
-    What a strategy does is a function of its state and the generators it is given. Its budget is counted in
-    forward and backward passes of one path on one batch.
+    What a strategy does is a function of its state and of the moments and generators it is given. Its budget is
+    counted in forward and backward passes of one path on one batch.
     """
 
     descends: ClassVar[bool] = False
@@ -77,9 +90,7 @@ class OneShot(Strategy):
     """Who shares every batch: what a strategy learns from its part, it averages over them, so that all agree."""
 
     @abstractmethod
-    def losses(
-        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
-    ) -> Iterator[Loss]:
+    def losses(self, batch: Batch, criterion: Criterion, moment: Moment) -> Iterator[Loss]:
         """The losses of one weight step, each of which is propagated backward before the next is asked for."""
 
 

@@ -15,7 +15,7 @@ from quadnas.run.events import ArchitectureStep, LimitStep, PhaseStarted, Weight
 from quadnas.run.session import Session, Snapshot
 from quadnas.search.objective import architecture_loss
 from quadnas.search.problem import Problem
-from quadnas.search.strategy import ArchitectureLearner, OneShot
+from quadnas.search.strategy import ArchitectureLearner, Moment, OneShot
 from quadnas.training.distributed import ALONE, Ranks
 from quadnas.training.loop import (
     Criterion,
@@ -93,8 +93,8 @@ class SupernetStage:
         )
 
     def _losses(self, piece: Batch, criterion: Criterion, step: int) -> Iterator[Loss]:
-        generator = step_generator(self._seed, "path", step)
-        return self._strategy.losses(piece, criterion, generator, warming_up=step < self._warmup)
+        moment = Moment(step, warming_up=step < self._warmup, seed=self._seed)
+        return self._strategy.losses(piece, criterion, moment)
 
     def _after_step(self, report: StepReport) -> None:
         phase = "warm-up" if report.step <= self._warmup else "search"

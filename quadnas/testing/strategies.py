@@ -10,7 +10,7 @@ from quadnas.data.base import Batch
 from quadnas.network import Network
 from quadnas.search.problem import Problem
 from quadnas.search.selection import selection
-from quadnas.search.strategy import ArchitectureLearner, OneShot, Strategy
+from quadnas.search.strategy import ArchitectureLearner, Moment, OneShot, Strategy
 
 
 def check_strategy(make: Callable[[], Strategy], problem: Problem, batch: Batch) -> None:
@@ -48,7 +48,7 @@ def _check_learning(strategy: ArchitectureLearner, problem: Problem, batch: Batc
 def _train(strategy: OneShot, batch: Batch, classes: int, *, warming_up: bool) -> None:
     count = 0
     for count, loss in enumerate(  # noqa: B007
-        strategy.losses(batch, F.cross_entropy, _generator(0), warming_up=warming_up), 1
+        strategy.losses(batch, F.cross_entropy, Moment(0, warming_up=warming_up)), 1
     ):
         assert loss.logits.shape == (len(batch.images), classes), loss.logits.shape
         assert loss.value.requires_grad, "a weight step has nothing to train"

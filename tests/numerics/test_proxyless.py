@@ -22,6 +22,7 @@ from quadnas.search.strategies.proxyless import Proxyless
 from quadnas.search.strategies.proxyless_full import ProxylessFull
 from quadnas.search.strategies.proxyless_reinforce import NETWORKS, ProxylessReinforce
 from quadnas.search.strategies.swap import Swap
+from quadnas.search.strategy import Moment
 from quadnas.supernet.gates import frozen, gate_gradients
 from quadnas.supernet.supernet import SupernetSlot
 from tests.numerics.saved import saved_bytes
@@ -307,7 +308,7 @@ def test_warming_up_samples_every_candidate_equally_often(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(search.supernet, "forward", record)
     for number in range(3500):
-        next(search.losses(batch(), F.cross_entropy, generator(number), warming_up=True))
+        next(search.losses(batch(), F.cross_entropy, Moment(number, warming_up=True)))
     for path in paths:
         counts[torch.arange(4), torch.tensor(path)] += 1
     # 500 expected per candidate, standard deviation 20.7
@@ -359,7 +360,7 @@ def test_architecture_steps_leave_normalisation_statistics_alone(
         step(search, seed)
     assert all(torch.equal(a, b) for a, b in zip(before, statistics(), strict=True))
     for seed in range(4):
-        next(search.losses(batch(), F.cross_entropy, generator(seed), warming_up=True))
+        next(search.losses(batch(), F.cross_entropy, Moment(seed, warming_up=True)))
     assert not all(torch.equal(a, b) for a, b in zip(before, statistics(), strict=True))
 
 

@@ -18,7 +18,7 @@ from quadnas.search.selection import selection
 from quadnas.search.strategies.evolution import CHILDREN, POPULATION, Evolution
 from quadnas.search.strategies.largest_fit import LargestFit
 from quadnas.search.strategies.random_search import DRAWS, RandomSearch
-from quadnas.search.strategy import OneShot
+from quadnas.search.strategy import Moment, OneShot
 from tests.toy import toy_problem, toy_space
 
 Path = tuple[int, ...]
@@ -149,7 +149,7 @@ def sandwich(steps: int = 1) -> tuple[Evolution, Answers, Batch]:
     search.supernet = answers  # type: ignore[assignment]
     batch = Batch(torch.zeros(5, 3, 8, 8), torch.tensor([1, 0, 9, 4, 4]))
     for seed in range(steps):
-        for loss in search.losses(batch, F.cross_entropy, generator(seed), warming_up=False):
+        for loss in search.losses(batch, F.cross_entropy, Moment(seed)):
             loss.value.backward()
     return search, answers, batch
 
@@ -188,7 +188,7 @@ def test_random_search_trains_one_uniform_path_per_step() -> None:
     search.supernet = answers  # type: ignore[assignment]
     batch = Batch(torch.zeros(2, 3, 8, 8), torch.tensor([1, 0]))
     for seed in range(1400):
-        (loss,) = search.losses(batch, F.cross_entropy, generator(seed), warming_up=seed < 700)
+        (loss,) = search.losses(batch, F.cross_entropy, Moment(seed, warming_up=seed < 700))
         assert torch.equal(loss.value, F.cross_entropy(answers.logits[-1], batch.labels))
     for slot in range(4):
         counts = Counter(path[slot] for path in answers.paths)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from quadnas.data.base import Batch
 from quadnas.search.strategies.swap import Swap
+from quadnas.search.strategy import Moment
 from quadnas.space.search_space import SearchSpace
 from quadnas.supernet.entangled import EntangledSupernet
 from quadnas.supernet.probe import SwapProbe
@@ -107,7 +108,7 @@ def test_the_scale_of_the_loss_does_not_scale_the_gains() -> None:
             torch.manual_seed(0)
             search = Swap(problem)
         search.supernet.double()
-        losses = search.losses(data, F.cross_entropy, torch.Generator().manual_seed(1), warming_up=False)
+        losses = search.losses(data, F.cross_entropy, Moment(1))
         for loss in losses:
             (factor * loss.value).backward()
         found.append(search.gains()[0])
@@ -176,15 +177,14 @@ def test_every_candidate_is_trained_and_probed_equally_often(monkeypatch: pytest
     rows = torch.arange(4)
     monkeypatch.setattr(search.supernet, "forward", lambda images, path: _count(trained, rows, path))
     for number in range(3000):
-        generator = torch.Generator().manual_seed(number)
-        next(search.losses(batch(), lambda *_: torch.zeros(()), generator, warming_up=True))
+        next(search.losses(batch(), lambda *_: torch.zeros(()), Moment(number, warming_up=True)))
         others = search._others([0] * 4, torch.Generator().manual_seed(number))
         probed[rows, torch.tensor(others)] += 1
     assert (trained[~priced] == 0).all() and (probed[~priced] == 0).all()
     # a third of 4 slots, rounded up, is probed; in the others the active one stays
     assert probed[:, 1:].sum() == 3000 * 2
-    # 600 expected of 5 candidates, deviation 22; 375 of 4 in half of the steps, deviation 18
-    assert (trained[priced] - 600).abs().max() < 5 * 22
+    # 375 expected of 4 candidates in half of the steps, deviation 18
+    assert (trained[priced] == 3000 / 5).all()
     others_than_the_first = priced.clone()
     others_than_the_first[:, 0] = False
     assert (probed[others_than_the_first] - 375).abs().max() < 5 * 18
@@ -229,10 +229,8 @@ def test_gains_rank_candidates_as_exact_swaps_do(useless: bool) -> None:
         _propagate(search, held_out[step % 6], 1000 + step, warming_up=False)
     gains, _ = search.gains()
     sampler = random.Random(0)
-    paths = [space.sample(sampler) for _ in range(24)]
-    exact = torch.stack([swap_losses(net, held_out[:2], path, problem.bounds.priced) for path in paths]).mean(
-        0
-    )
+    paths = [space.sample(sampler) for _ in range(12)]
+    exact = torch.stack([swap_losses(net, held_out, path, problem.bounds.priced) for path in paths]).mean(0)
     truth = exact.mean(1, keepdim=True) - exact
     assert spearmanr(gains.ravel(), truth.ravel()).statistic >= 0.7
     if useless:
@@ -242,7 +240,6 @@ def test_gains_rank_candidates_as_exact_swaps_do(useless: bool) -> None:
         assert (found[lost > 0.02] > 0).all()
 
 
-def _propagate(search: Swap, data: Batch, seed: int, *, warming_up: bool) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for loss in search.losses(data, F.cross_entropy, generator, warming_up=warming_up):
+def _propagate(search: Swap, data: Batch, step: int, *, warming_up: bool) -> None:
+    for loss in search.losses(data, F.cross_entropy, Moment(step, warming_up=warming_up)):
         loss.value.backward()

@@ -71,9 +71,9 @@ class LastFirst(ArchitectureLearner):
         self.supernet = Supernet(problem.space, problem.classes)
         self._shape = (len(problem.space.slots), len(problem.space.slots[0].candidates))
 
-    def losses(self, batch, criterion, generator, *, warming_up):
+    def losses(self, batch, criterion, moment):
         slots, candidates = self._shape
-        path = torch.randint(candidates, (slots,), generator=generator).tolist()
+        path = torch.randint(candidates, (slots,), generator=moment.generator()).tolist()
         logits = self.supernet(batch.images, path)
         yield Loss(criterion(logits, batch.labels), logits)
 

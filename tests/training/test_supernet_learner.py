@@ -7,8 +7,8 @@ import torch
 
 from quadnas.data.augmentation import Augmentation
 from quadnas.data.base import Batch
-from quadnas.search.strategy import OneShot, new_strategy
-from quadnas.training.loop import Criterion, Learner, Loss, step_generator, train
+from quadnas.search.strategy import Moment, OneShot, new_strategy
+from quadnas.training.loop import Criterion, Learner, Loss, train
 from quadnas.training.recipe import Recipe
 from tests.toy import toy_problem
 
@@ -23,7 +23,7 @@ def trained(strategy_name: str, pieces: int) -> dict[str, torch.Tensor]:
     assert isinstance(strategy, OneShot)
 
     def losses(piece: Batch, criterion: Criterion, step: int) -> Iterator[Loss]:
-        return strategy.losses(piece, criterion, step_generator(3, "path", step), warming_up=False)
+        return strategy.losses(piece, criterion, Moment(step, seed=3))
 
     learner = Learner(strategy.supernet, Recipe(gradient_accumulation=pieces), 3, losses=losses)
     train(learner, map(batch, range(3)), (0, 3, 3), lambda _: None)

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chisquare
 
 from quadnas.latency.kernels import Kernel
-from quadnas.search.paths import candidate_macs, extreme_paths, feasible_paths, uniform_path
+from quadnas.search.paths import candidate_macs, extreme_paths, fair_path, feasible_paths, uniform_path
 from quadnas.search.problem import Problem
 from quadnas.search.selection import selection
 from tests.toy import taps_ms, toy_problem, toy_space
@@ -63,6 +63,21 @@ def test_a_uniform_path_takes_every_candidate_with_a_price_equally_often() -> No
     drawn = Counter(tuple(uniform_path(priced, stream)) for _ in range(6000))
     assert set(drawn) == set(itertools.product((0, 1, 2), (0, 2)))
     assert chisquare(list(drawn.values())).pvalue > 1e-3
+
+
+def test_fair_paths_bring_every_candidate_with_a_price_once_before_any_comes_again() -> None:
+    """In rounds of 3, 2 and 1; over many rounds every path is as likely as any other."""
+    priced = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
+    drawn = [tuple(fair_path(priced, 0, step)) for step in range(6000)]
+    for slot, row in enumerate(priced):
+        there = row.nonzero()[:, 0].tolist()
+        chosen = [path[slot] for path in drawn]
+        for start in range(0, len(drawn), len(there)):
+            assert sorted(chosen[start : start + len(there)]) == there
+    counts = Counter(drawn)
+    assert set(counts) == set(itertools.product((0, 1, 2), (0, 2), (1,)))
+    assert chisquare(list(counts.values())).pvalue > 1e-3
+    assert drawn != [tuple(fair_path(priced, 1, step)) for step in range(6000)]
 
 
 @pytest.mark.parametrize("share", [0.15, 0.5, 1.0])

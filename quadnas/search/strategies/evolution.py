@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from quadnas.data.base import Batch
 from quadnas.search.paths import extreme_paths, uniform_path
 from quadnas.search.problem import Problem
-from quadnas.search.strategy import STRATEGIES, OneShot, Selection
+from quadnas.search.strategy import STRATEGIES, Moment, OneShot, Selection
 from quadnas.supernet.entangled import EntangledSupernet
 from quadnas.training.loop import Criterion, Loss
 
@@ -39,13 +39,12 @@ class Evolution(OneShot):
         self._priced = problem.priced
         self._largest, self._smallest = extreme_paths(problem)
 
-    def losses(
-        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
-    ) -> Iterator[Loss]:
+    def losses(self, batch: Batch, criterion: Criterion, moment: Moment) -> Iterator[Loss]:
         """The largest path learns the labels; the smallest and random ones learn what it answers."""
         logits = self.supernet(batch.images, self._largest)
         yield Loss(criterion(logits, batch.labels), logits)
         answers = logits.detach().softmax(1)
+        generator = moment.generator()
         drawn = [uniform_path(self._priced, generator) for _ in range(RANDOM_PATHS)]
         for path in (self._smallest, *drawn):
             logits = self.supernet(batch.images, path)

@@ -6,12 +6,10 @@ Source: Li and Talwalkar (arXiv 1902.07638) section 3.2, with architectures draw
 from collections.abc import Iterator
 from itertools import islice
 
-import torch
-
 from quadnas.data.base import Batch
 from quadnas.search.paths import uniform_path
 from quadnas.search.problem import Problem
-from quadnas.search.strategy import STRATEGIES, OneShot, Selection
+from quadnas.search.strategy import STRATEGIES, Moment, OneShot, Selection
 from quadnas.supernet.entangled import EntangledSupernet
 from quadnas.training.loop import Criterion, Loss
 
@@ -30,11 +28,9 @@ class RandomSearch(OneShot):
         self.supernet = EntangledSupernet(problem.space, problem.classes)
         self._priced = problem.priced
 
-    def losses(
-        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
-    ) -> Iterator[Loss]:
+    def losses(self, batch: Batch, criterion: Criterion, moment: Moment) -> Iterator[Loss]:
         """Train one path."""
-        logits = self.supernet(batch.images, uniform_path(self._priced, generator))
+        logits = self.supernet(batch.images, uniform_path(self._priced, moment.generator()))
         yield Loss(criterion(logits, batch.labels), logits)
 
     def choose(self, selection: Selection) -> tuple[int, ...]:

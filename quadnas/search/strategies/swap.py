@@ -1,9 +1,9 @@
 """The default: kernels of their own, trained equally, and gains that are measured by swapping candidates.
 
-Every weight step trains one path, in which each candidate is equally likely. Beside it a swap probe
-(``supernet.probe``) runs another candidate in some slots on a share of the images; from what the swaps would
-change, ``search.gains`` fits the gain of every candidate, and ``search.pooling`` what slots that are alike tell
-each other. The gains are the negative gradient of the expected loss by the probabilities; the architecture
+Every weight step trains one path, and every candidate of a slot comes once before any comes again. Beside it a
+swap probe (``supernet.probe``) runs another candidate in some slots on a share of the images; from what the swaps
+would change, ``search.gains`` fits the gain of every candidate, and ``search.pooling`` what slots that are alike
+tell each other. The gains are the negative gradient of the expected loss by the probabilities; the architecture
 parameters are where that loss, less a temperature times the entropy, is least, and the multipliers of the limits
 come on top. In the end the knapsack works on the gains alone. Held-out losses of whole networks with the
 supernet's weights rank networks of equal latency worse than the sum of gains does (benchmarks/ground_truth).
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from quadnas.data.base import Batch
 from quadnas.search.gains import SwapGains
-from quadnas.search.paths import uniform_path
+from quadnas.search.paths import fair_path
 from quadnas.search.pooling import pooled, slots_alike
 from quadnas.search.problem import Problem
 from quadnas.search.softmax import SoftmaxLearner
-from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate
+from quadnas.search.strategy import STRATEGIES, ArchitectureLoss, ArchitectureUpdate, Moment
 from quadnas.supernet.entangled import EntangledSupernet
 from quadnas.supernet.probe import SwapProbe
 from quadnas.training.loop import Criterion, Loss, accuracy_of
@@ -51,16 +51,14 @@ class Swap(SoftmaxLearner):
         self._gains = SwapGains(self._priced)
         self._seen = ArchitectureUpdate(0.0, 0.0)
 
-    def losses(
-        self, batch: Batch, criterion: Criterion, generator: torch.Generator, *, warming_up: bool
-    ) -> Iterator[Loss]:
-        """Train one uniform path and, once warmed up, observe a swap in some slots."""
-        path = uniform_path(self._priced, generator)
-        if warming_up:
+    def losses(self, batch: Batch, criterion: Criterion, moment: Moment) -> Iterator[Loss]:
+        """Train one fair path and, once warmed up, observe a swap in some slots."""
+        path = fair_path(self._priced, moment.seed, moment.number)
+        if moment.warming_up:
             logits = self.supernet(batch.images, path)
             yield Loss(criterion(logits, batch.labels), logits)
             return
-        others = self._others(path, generator)
+        others = self._others(path, moment.generator())
         probe = SwapProbe(self.supernet, others, max(1, round(PROBED_IMAGES * len(batch.images))))
         logits = probe(batch.images, path)
         loss = criterion(logits, batch.labels)
