@@ -2,9 +2,10 @@
 
 The floor is an average subnet, that of 200 random ones whose multiply-accumulates are nearest to their mean, as a
 plain network with its own optimiser. A full step updates the weights and the architecture parameters once: for
-ProxylessNAS a weight step and a two-path step, for ``swap`` a weight step with its probe and the descent on the
-gains. Seconds are interleaved medians over random paths; peak memory is that of a process that makes steps of one
-kind, above what it held before it built anything.
+ProxylessNAS a weight step and a two-path step, for ``swap`` a weight step with its probe and what the gains say;
+both then solve for the multiplier of a limit half-way up the range of the space. Seconds are interleaved medians
+over random paths; peak memory is that of a process that makes steps of one kind, above what it held before it
+built anything.
 
 Run: python -m benchmarks.supernet_steps [--space quadranet] [--train-size 32] [--batch 64] [--threads 2]
 """
@@ -47,7 +48,9 @@ def steps(
     """One callable for each of these kinds of step."""
     torch.manual_seed(0)
     recipe = Recipe(batch_size=batch_size)
-    problem = pose(SearchSettings(device="cortexA76", max_latency_ms=1000.0, space=space), 10)
+    free = SearchSettings(device="cortexA76", max_latency_ms=1e9, space=space)
+    half_way = float(np.mean(pose(free, 10).limits[0].costs.range))
+    problem = pose(free.model_copy(update={"max_latency_ms": half_way}), 10)
     images = torch.randn(batch_size, 3, size, size).contiguous(memory_format=torch.channels_last)
     data = Batch(images, torch.randint(10, (batch_size,)))
     generator = torch.Generator().manual_seed(1)
@@ -67,8 +70,9 @@ def steps(
         def both() -> None:
             weights()
             strategy.update_architecture(
-                iter([data]), generator, lambda task, p: task + 0.5 * problem.bounds.expected(p) / 300
+                iter([data]), generator, lambda task, p: task + 0.5 * problem.bounds.expected(p) / half_way
             )
+            strategy.hold()
 
         return both
 

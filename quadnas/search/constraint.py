@@ -1,4 +1,4 @@
-"""The hard limits: the multipliers that keep a distribution within them, and the knapsack that guarantees them."""
+"""The hard limits, and the knapsack that guarantees them."""
 
 import ctypes
 import math
@@ -22,9 +22,6 @@ RELATIVE_GAP = 1e-4
 
 MAX_NODES = 2_000
 """Of the integer program's search tree, after which its best network so far is taken."""
-
-HELD_TO = 1e-6
-"""How closely E[cost] comes to a limit that binds, as a share of it."""
 
 Whole = Callable[[Sequence[int]], float]
 """Choices -> what the whole network costs."""
@@ -56,51 +53,6 @@ class Limit:
     def fits(self, choices: Sequence[int]) -> bool:
         """Whether a whole network is within the limit."""
         return self.whole(choices) <= self.value
-
-
-def multipliers(logits: NDArray[np.float64], limits: Sequence[Limit]) -> NDArray[np.float64]:
-    """The Lagrange multipliers (limits,) that keep every E[cost] within its limit; 0 for one that does not bind.
-
-    logits (slots, most candidates), -inf where there is no price. Among all distributions within the limits,
-    softmax(logits - ``tilt``) is the one closest to softmax(logits) by the Kullback-Leibler divergence.
-    The gradient of the convex dual that is minimised is (limit - E)/limit. Cold logits give the dual kinks that
-    a line search gets stuck at, so it is minimised for hot ones first, and for ones that halve their heat after.
-    Source: the I-projection, Csiszar, Annals of Probability 3 (1975).
-    """
-    from scipy.optimize import minimize  # noqa: PLC0415 (takes a second)
-    from scipy.special import logsumexp, softmax  # noqa: PLC0415
-
-    costs = relative_costs(limits, logits.shape[1])
-    left = np.array([1 - limit.costs.fixed / limit.value for limit in limits])
-
-    def dual(weights: NDArray[np.float64], heat: float) -> tuple[float, NDArray[np.float64]]:
-        tilted = logits / heat - tilt(weights / heat, costs)
-        spent = (softmax(tilted, axis=1) * costs).sum((1, 2))
-        return heat * logsumexp(tilted, axis=1).sum() + weights @ left, left - spent
-
-    weights = np.zeros(len(limits))
-    spread = max(np.ptp(row[np.isfinite(row)]) for row in logits)
-    for halvings in reversed(range(1 + math.ceil(math.log2(max(spread, 1))))):
-        weights = minimize(
-            dual, weights, (2.0**halvings,), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(limits),
-            options={"ftol": 0, "gtol": HELD_TO},
-        ).x  # fmt: skip
-    return weights
-
-
-def relative_costs(limits: Sequence[Limit], width: int) -> NDArray[np.float64]:
-    """(limits, slots, width): every candidate's cost over the limit, 0 where there is no price."""
-    costs = np.zeros((len(limits), len(limits[0].costs.rows), width))
-    for own, limit in zip(costs, limits, strict=True):
-        for slot, row in zip(own, limit.costs.rows, strict=True):
-            slot[: len(row)] = np.where(np.isfinite(row), row, 0) / limit.value
-    return costs
-
-
-def tilt(weights: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What multipliers (limits,) take off the logits (slots, most candidates), by ``relative_costs``."""
-    taken: NDArray[np.float64] = np.tensordot(weights, costs, 1)
-    return taken
 
 
 Budgets = Sequence[tuple[CostTable, float]]

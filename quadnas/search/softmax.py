@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quadnas.search.constraint import multipliers, relative_costs, tilt
+from quadnas.search.multipliers import multipliers, relative_costs, tilt
 from quadnas.search.problem import Problem
 from quadnas.search.strategy import ArchitectureLearner
 from quadnas.supernet.supernet import Supernet
