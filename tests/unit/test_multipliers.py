@@ -36,7 +36,9 @@ def test_multiplier_of_two_candidates_in_closed_form() -> None:
     slots=st.integers(1, 6), candidates=st.integers(2, 5), share=st.floats(0, 1.2),
     spread=st.sampled_from([0.0, 1.0, 8.0, 500.0]), seed=st.integers(0, 10**6), count=st.integers(1, 3),
 )  # fmt: skip
-@example(slots=6, candidates=5, share=0.0, spread=500.0, seed=36, count=3)  # Newton's method from cold goes astray
+@example(
+    slots=6, candidates=5, share=0.0, spread=500.0, seed=36, count=3
+)  # Newton's method from cold goes astray
 @example(slots=3, candidates=5, share=0.0, spread=500.0, seed=367, count=2)
 def test_multipliers_give_the_nearest_distribution_within_all_limits(
     slots: int, candidates: int, share: float, spread: float, seed: int, count: int
