@@ -38,8 +38,9 @@ NOTES = f"""
     taken off. {BY_FIT}: the fit stands in for trainings that are missing, and its best has the winner's
     curse. CPU: seconds of one thread for supernet and choice; where one supernet answers under all
     limits, all of them together count it once. Main effects are those of the fit, judged by the trainings
-    that it was fitted to: about the most that a sum over slots can do. Differences are paired by the seed
-    of the search, and their p-values take the scores of networks for known.
+    that it was fitted to: about the most that a sum over slots can do. Other networks' trainings: every
+    tenth of the networks is predicted by a fit through the rest. Differences are paired by the seed of the
+    search, and their p-values take the scores of networks for known.
 """
 
 
@@ -56,7 +57,7 @@ def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> 
     judges = {key: Judge(truth, space, tables, rows, key) for key in HIGHER_IS_BETTER}
     verdicts = judged(found, judges)
     ranked = ranked_truth(space, planned, rows, truth.devices)
-    taus = all_taus(ranked, judges["loss"].fit.model, found)
+    taus = all_taus(ranked, judges["loss"], found)
     highest = ceilings(judges["loss"], rows, space, truth.devices)
     print(f"{len(found)} searches chose {len(chosen_networks(found))} networks; {_noise(judges)}\n")
     print(limits_table(verdicts), "\n")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.ground_truth.contests import gathered, mean_regret
-from benchmarks.ground_truth.ranking import EFFECTS, EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
+from benchmarks.ground_truth.ranking import EFFECTS, EVERYWHERE, HELD_OUT, OWN, SIZE, WEIGHTS, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from quadnas.compare.statistics import mean_interval
 
@@ -19,7 +19,7 @@ COLOURS = {
     "largest": "0.45",
     "(fit)": "black",
 }
-MARKERS = {WEIGHTS: "o", OWN: "s", SIZE: "^", EFFECTS: "D"}
+MARKERS = {WEIGHTS: "o", OWN: "s", SIZE: "^", EFFECTS: "D", HELD_OUT: "v"}
 
 
 def contest_picture(

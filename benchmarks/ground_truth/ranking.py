@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.ground_truth.analysis import ceiling, likely_truth
 from benchmarks.ground_truth.answers import SearchRow
-from benchmarks.ground_truth.fit import Fitted, Floats
+from benchmarks.ground_truth.fit import Floats
 from benchmarks.ground_truth.plan import Choices
 from benchmarks.ground_truth.regret import Judge
 from benchmarks.ground_truth.table import Row
@@ -17,7 +17,8 @@ from quadnas.space.search_space import SearchSpace
 
 EVERYWHERE = "all"
 """Where networks of every cost are compared; the other places are the bands of equal latency on each device."""
-WEIGHTS, OWN, SIZE, EFFECTS = "inherited weights", "own scores", "multiply-accumulates", "main effects"
+WEIGHTS, OWN, SIZE = "inherited weights", "own scores", "multiply-accumulates"
+EFFECTS, HELD_OUT = "main effects", "other networks' trainings"
 """What networks are ranked by; a strategy with scores of its own chooses by these."""
 
 Taus = dict[str, float]
@@ -83,15 +84,17 @@ def additive(scores: Sequence[Sequence[float] | Floats], choices: NDArray[np.int
 
 
 def all_taus(
-    truth: RankedTruth, fitted: Fitted, searches: Sequence[SearchRow]
+    truth: RankedTruth, judge: Judge, searches: Sequence[SearchRow]
 ) -> dict[tuple[str, str], dict[int, Taus]]:
-    """By strategy and what ranks, seed by seed; and what size alone would rank.
+    """By strategy and what ranks, seed by seed; and what size and the fit of a ``judge`` of loss would rank.
 
-    The main effects of ``fitted``, a fit of the cross-entropy, are judged by the trainings that they come from:
-    hardly any sum over slots ranks these better.
+    The main effects of the fit are judged by the trainings that they come from: hardly any sum over slots ranks
+    these better. Held out, it is a predictor of accuracy that has learnt from nine tenths of the trainings.
     """
+    held_out = dict(zip(map(tuple, judge.labels.choices.tolist()), judge.fit.held_out, strict=True))
     found: dict[tuple[str, str], dict[int, Taus]] = {
-        ("(fit)", EFFECTS): {0: truth.taus(-additive(fitted.effects(), truth.choices))},
+        ("(fit)", EFFECTS): {0: truth.taus(-additive(judge.fit.model.effects(), truth.choices))},
+        ("(fit)", HELD_OUT): {0: truth.taus(-np.array([held_out[tuple(c)] for c in truth.choices.tolist()]))},
         ("largest", SIZE): {0: truth.taus(truth.macs)},
     }
     for search in searches:

@@ -15,6 +15,7 @@ from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Training, Tr
 from benchmarks.ground_truth.ranking import (
     EFFECTS,
     EVERYWHERE,
+    HELD_OUT,
     OWN,
     WEIGHTS,
     additive,
@@ -270,7 +271,8 @@ def test_the_comparison_tells_the_known_regrets_and_ranks(
             )  # fmt: skip
     compare(truth, tmp_path / "table.jsonl", tmp_path / "s.jsonl", tmp_path / "picture.png")
     told = capsys.readouterr().out
-    noise = Judge(truth, workshop.space, workshop.tables, rows, "loss").noise.deviation
+    judge = Judge(truth, workshop.space, workshop.tables, rows, "loss")
+    noise = judge.noise.deviation
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines()]
     limits = {line[0]: line for line in lines if len(line) == 9}
     assert limits["swap"][6:] == [f"0.00 ± {1.96 * (1 / 10 + 1 / 10) ** 0.5:.2f}"] * 2 + ["13"]
@@ -282,5 +284,12 @@ def test_the_comparison_tells_the_known_regrets_and_ranks(
     assert float(difference.split()[0]) == pytest.approx(2 * float(ranks["swap"][2].split()[0]), abs=0.01)
     (effects,) = (float(line[2]) for line in lines if line[:2] == ["(fit)", EFFECTS])
     assert effects > 0.4, "the truth is a sum"
+    (held_out,) = (float(line[2]) for line in lines if line[:2] == ["(fit)", HELD_OUT])
+    predicted = dict(zip(product(range(7), repeat=2), judge.fit.held_out, strict=True))
+    measured = [
+        next(one.loss for one in rows if one.architecture == name and one.seed == 0)
+        for name in map(str, map(workshop.space.architecture, predicted))
+    ]
+    assert held_out == pytest.approx(kendalltau(list(predicted.values()), measured).statistic, abs=1e-3)
     assert ["mean regret (loss)", "random", f"{-0.05 / noise:.2f} ± 0.00", "3", "3, 0, 0", "0.5"] in lines
     assert (tmp_path / "picture.png").stat().st_size > 10_000
