@@ -1,6 +1,6 @@
 """What every supernet is: fixed layers that all paths share, and slots of which a path takes one candidate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from quadnas.space.search_space import SearchSpace, Slot
 class SupernetSlot(nn.Module):
     """All candidates of one slot side by side, of which a path runs one."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, candidates: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.candidates = nn.ModuleList(candidate(layer) for layer in slot.candidates.values())
+        self.candidates = nn.ModuleList(candidates)
 
     def forward(self, x: Tensor, choice: int) -> Tensor:
         """(N, C, H, W) -> the output of one candidate."""
@@ -34,9 +34,12 @@ class Supernet(nn.Module):
         super().__init__()
         head = space.head.model_copy(update={"channels_out": classes})
         self.positions = nn.ModuleList(
-            SupernetSlot(position) if isinstance(position, Slot) else candidate(position)
+            SupernetSlot(self._candidates(position)) if isinstance(position, Slot) else candidate(position)
             for position in (*space.positions, head)
         )
+
+    def _candidates(self, slot: Slot) -> Iterator[nn.Module]:
+        return map(candidate, slot.candidates.values())
 
     def forward(self, images: Tensor, path: Sequence[int]) -> Tensor:
         """(N, 3, H, W) -> logits (N, classes) of the subnet with candidate ``path[s]`` in slot s."""
