@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from quadnas.data.base import Normalization
 from quadnas.data.draws import Draws
+from quadnas.data.normalization import Normalization
 
 
 def random_crops(images: torch.Tensor, draws: Draws, *, shift: bool, flip: bool) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
+from quadnas.data.normalization import Normalization
 from quadnas.errors import ConfigError
 from quadnas.registry import Registry
 from quadnas.resources import own_home
@@ -34,17 +35,6 @@ class Batch(NamedTuple):
     def classes(self) -> torch.Tensor:
         """The class with the largest share, (B,) int64."""
         return self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and standard deviation per RGB channel, on the scale 0..1 (grey: one value three times)."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from quadnas.data.augmentation import Augmentation
-from quadnas.data.base import Normalization
+from quadnas.data.normalization import Normalization
 from quadnas.data.order import stable_seed
 from quadnas.errors import ConfigError
 

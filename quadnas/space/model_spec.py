@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadnas.config import Settings, read_settings
-from quadnas.data.base import IMAGENET_NORMALIZATION
+from quadnas.data.normalization import IMAGENET_NORMALIZATION
 from quadnas.space.layer import Layer, Positive
 
 Triple = tuple[float, float, float]

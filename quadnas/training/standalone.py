@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 
 from quadnas.config import Settings, validated, write_yaml
-from quadnas.data.base import DataSet, Normalization, load_data
+from quadnas.data.base import DataSet, load_data
+from quadnas.data.normalization import Normalization
 from quadnas.data.order import stable_seed
 from quadnas.errors import ConfigError
 from quadnas.network import Network, require_size, with_all_arguments

@@ -7,9 +7,9 @@ from PIL import Image
 
 from quadnas.data.augment import random_crops, to_network_input
 from quadnas.data.augmentation import BASIC, Augmentation
-from quadnas.data.base import Normalization
 from quadnas.data.draws import Draws
 from quadnas.data.memory import MemorySplit
+from quadnas.data.normalization import Normalization
 
 PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quadnas.data.augmentation import NO_AUGMENTATION
-from quadnas.data.base import Batch, Normalization, Split
+from quadnas.data.base import Batch, Split
 from quadnas.data.batches import batches_per_epoch, evaluation_batches, minibatches
 from quadnas.data.draws import Draws
 from quadnas.data.memory import MemorySplit
+from quadnas.data.normalization import Normalization
 from quadnas.data.order import epoch_order, stable_seed, stratified_order
 from quadnas.errors import DataError
 

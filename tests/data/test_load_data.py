@@ -9,8 +9,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from quadnas.data.base import DataSet, Normalization, Split, check_data, load_data
+from quadnas.data.base import DataSet, Split, check_data, load_data
 from quadnas.data.memory import MemorySplit
+from quadnas.data.normalization import Normalization
 from quadnas.errors import ConfigError
 
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from quadnas.data.augmentation import Augmentation, RandAugment
-from quadnas.data.base import Batch, Normalization, Split, load_data
+from quadnas.data.base import Batch, Split, load_data
 from quadnas.data.batches import evaluation_batches, minibatches
 from quadnas.data.draws import Shard
 from quadnas.data.files import FileSplit
 from quadnas.data.memory import MemorySplit
+from quadnas.data.normalization import Normalization
 from quadnas.errors import ConfigError
 
 EVERYTHING: dict[str, Any] = {"rand_augment": RandAugment(), "random_erasing": 0.5}

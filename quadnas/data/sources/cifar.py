@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quadnas.data.base import SOURCES, Normalization, Pools
+from quadnas.data.base import SOURCES, Pools
+from quadnas.data.normalization import Normalization
 from quadnas.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from quadnas.data.base import SOURCES, Normalization, Pools
+from quadnas.data.base import SOURCES, Pools
+from quadnas.data.normalization import Normalization
 from quadnas.errors import ConfigError
 
 TEST_SHARE = 0.2

@@ -12,7 +12,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quadnas.data.base import SOURCES, Normalization, Pools
+from quadnas.data.base import SOURCES, Pools
+from quadnas.data.normalization import Normalization
 from quadnas.errors import ConfigError, DataError, MachineError
 
 if TYPE_CHECKING:

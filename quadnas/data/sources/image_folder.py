@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quadnas.data.base import IMAGENET_NORMALIZATION, SOURCES, Pools
+from quadnas.data.base import SOURCES, Pools
+from quadnas.data.normalization import IMAGENET_NORMALIZATION
 from quadnas.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
