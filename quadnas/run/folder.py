@@ -66,6 +66,11 @@ class RunFolder:
             lock.release()
         return cls.open(path)
 
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether a run was started there."""
+        return (path / _SETTINGS).exists()
+
     @classmethod
     def open(cls, path: Path) -> Self:
         """An existing run; raises ConfigError if ``path`` holds none, DataError if it is corrupt."""

@@ -65,7 +65,7 @@ WINNERS = Stage("winners", 32, 0.10)
 def open_calibration(settings: CalibrateSettings, out: Path) -> RunFolder:
     """The folder of a calibration, new or begun before with the same settings; raises ConfigError, DataError."""
     wanted = settings.model_dump(mode="json")
-    if not (out / "run.json").exists():
+    if not RunFolder.exists(out):
         return RunFolder.create(out, wanted)
     folder = RunFolder.open(out)
     if folder.settings != wanted:

@@ -252,8 +252,8 @@ class SearchWork(Work):
     def _search(self, arm: str, seed: int, path: Path, bench: Bench) -> Record:
         settings = self._experiment.settings(arm, seed)
         work = prepare(settings)
-        known = (path / "run.json").exists()
-        folder = RunFolder.open(path) if known else _created(path, settings.model_dump(mode="json"))
+        known = RunFolder.exists(path)
+        folder = RunFolder.open(path) if known else RunFolder.create(path, settings.model_dump(mode="json"))
         wall = SearchTimer(bench.observe, bench.clock, bench.clock())
         cpu = SearchTimer(wall, time.process_time, time.process_time())
         with folder:
@@ -277,9 +277,8 @@ class SearchWork(Work):
 
     def _train(self, arm: str, seed: int, spec: ModelSpec, path: Path, bench: Bench) -> float:
         """Train from scratch, or go on with it; the accuracy on the test split."""
-        known = (path / "run.json").exists()
+        known = RunFolder.exists(path)
         settings = self._experiment.train_settings(arm, seed, spec)
-        path.parent.mkdir(exist_ok=True)
         with RunFolder.open(path) if known else standalone.new_run(settings, path) as folder:
             return train_network(folder, bench.observe, bench.stop).accuracy
 
@@ -300,11 +299,6 @@ _NOT_SEARCHED: Record = dict.fromkeys(
         "search_cpu_s",
     )
 )
-
-
-def _created(path: Path, settings: Mapping[str, Any]) -> RunFolder:
-    path.parent.mkdir(exist_ok=True)
-    return RunFolder.create(path, settings)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

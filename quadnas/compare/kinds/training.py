@@ -133,14 +133,9 @@ class TrainingWork(Work):
     def measure(self, unit: Unit, bench: Bench) -> Record:
         """Train one network with one seed, in a run folder of its own."""
         spec, settings = self._specs[unit.arm], self._experiment
-        path = bench.path(unit)
-        if (path / "run.json").exists():
-            folder = RunFolder.open(path)
-        else:
-            path.parent.mkdir(exist_ok=True)
-            folder = new_run(_settings(settings, spec, int(unit.part.removeprefix("seed"))), path)
+        path, trained = bench.path(unit), _settings(settings, spec, int(unit.part.removeprefix("seed")))
         timer = StepTimer(bench.observe, bench.clock)
-        with folder:
+        with RunFolder.open(path) if RunFolder.exists(path) else new_run(trained, path) as folder:
             score = train_network(folder, timer, bench.stop)
         return {
             "accuracy": score.accuracy,
