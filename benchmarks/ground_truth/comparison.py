@@ -31,16 +31,17 @@ BY_FIT = "~"
 
 
 NOTES = f"""
-    Regret: by how many deviations of one training the best finalist within the limit is better, with 95 %
-    intervals over the seeds of the searches and over the trainings (up to {len(ANSWER_SEEDS)} of what was
-    chosen, {len(FINAL_SEEDS)} of finalists), none of which anyone chose by. The best is chosen by half of
-    its trainings and scored by the other half, in turn, and what a seed adds to all networks alike is
-    taken off. {BY_FIT}: the fit stands in for trainings that are missing, and its best has the winner's
-    curse. CPU: seconds of one thread for supernet and choice; where one supernet answers under all
-    limits, all of them together count it once. Main effects are those of the fit, judged by the trainings
-    that it was fitted to: about the most that a sum over slots can do. Other networks' trainings: every
-    tenth of the networks is predicted by a fit through the rest. Differences are paired by the seed of the
-    search, and their p-values take the scores of networks for known.
+    Regret: by how many deviations of one training the best finalist within the limit is better, with 95
+    % intervals over the seeds of the searches and over the trainings (up to {len(ANSWER_SEEDS)} of what
+    was chosen, {len(FINAL_SEEDS)} of finalists), none of which anyone chose by. The best is chosen by
+    half of its trainings and scored by the other half, in turn: with few trainings it is badly chosen,
+    and all regrets are as much too low. What a seed adds to all networks alike is taken off. {BY_FIT}:
+    the fit stands in for trainings that are missing, and its best has the winner's curse. CPU: seconds
+    of one thread for supernet and choice; where one supernet answers under all limits, all of them
+    together count it once. Main effects are those of the fit, judged by the trainings that it was fitted
+    to: about the most that a sum over slots can do. Other networks' trainings: every tenth of the
+    networks is predicted by a fit through the rest. Differences are paired by the seed of the search,
+    and their p-values take the scores of networks for known.
 """
 
 
@@ -59,7 +60,10 @@ def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> 
     ranked = ranked_truth(space, planned, rows, truth.devices)
     taus = all_taus(ranked, judges["loss"], found)
     highest = ceilings(judges["loss"], rows, space, truth.devices)
-    print(f"{len(found)} searches chose {len(chosen_networks(found))} networks; {_noise(judges)}\n")
+    print(
+        f"{len(found)} searches chose {len(chosen_networks(found))} networks; finalists have "
+        f"{judges['loss'].final_seeds} of {len(FINAL_SEEDS)} trainings each; {_noise(judges)}\n"
+    )
     print(limits_table(verdicts), "\n")
     print(summary_table(verdicts, found), "\n")
     print(ranking_table(taus, highest), "\n")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
-from benchmarks.ground_truth.plan import FINAL_SEEDS
 from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from benchmarks.ground_truth.rivals import RIVALS
@@ -37,13 +36,14 @@ def mean_regret(group: Sequence[Judged], key: str) -> Interval:
     by_seed = regrets(group, key)
     over_seeds = mean_interval([*by_seed.values()])
     chosen = [one for one in group if one.seed in by_seed]
-    trainings = {one.answer.architecture: one.verdicts[key].trainings for one in chosen}
+    verdicts = {one.answer.architecture: one.verdicts[key] for one in chosen}
     seedless = RIVALS[group[0].strategy].supernet == "none"
-    if not all(trainings.values()) or (over_seeds.half is None and not seedless):
+    if not all(one.trainings for one in verdicts.values()) or (over_seeds.half is None and not seedless):
         return over_seeds
     times = Counter(one.answer.architecture for one in chosen)
-    open_ = sum((count / len(chosen)) ** 2 / trainings[name] for name, count in times.items())
-    half = math.hypot(over_seeds.half or 0.0, NORMAL_95 * math.sqrt(open_ + 1 / len(FINAL_SEEDS)))
+    open_ = sum((count / len(chosen)) ** 2 / verdicts[name].trainings for name, count in times.items())
+    of_best = 1 / chosen[0].verdicts[key].best_trainings
+    half = math.hypot(over_seeds.half or 0.0, NORMAL_95 * math.sqrt(open_ + of_best))
     return Interval(over_seeds.value, over_seeds.value - half, over_seeds.value + half, over_seeds.count)
 
 

@@ -235,18 +235,18 @@ def best_within(scores: Floats, cost_ms: Floats, limit_ms: float, count: int) ->
 
 def finalists(
     truth: Truth, space: SearchSpace, tables: Mapping[str, CostTable], rows: Iterable[Row]
-) -> dict[str, list[Choices]]:
-    """By device, the best architectures by the fitted cross-entropy within each of its limits, each once.
+) -> list[Choices]:
+    """The best architectures by the fitted cross-entropy within each limit of each device, each once.
 
     In order of rank: those that lead under any limit come first. The finalists' own trainings do not count.
     """
     kernels = [similarity(slot) for slot in space.slots]
     labels = labels_of(space, (row for row in rows if row.seed not in FINAL_SEEDS), "loss")
     scores = -whole_space(fit_with(kernels, labels, *_chosen(kernels, labels)))
-    found = {}
-    for device, table in tables.items():
-        costs_ms = latencies(table)
-        lists = [best_within(scores, costs_ms, limit, truth.finalists) for limit in limits_ms(truth, table)]
-        ranked = (choices for rank in zip_longest(*lists) for choices in rank if choices is not None)
-        found[device] = list(dict.fromkeys(ranked))
-    return found
+    lists = [
+        best_within(scores, latencies(table), limit, truth.finalists)
+        for table in tables.values()
+        for limit in limits_ms(truth, table)
+    ]
+    ranked = (choices for rank in zip_longest(*lists) for choices in rank if choices is not None)
+    return list(dict.fromkeys(ranked))

@@ -31,22 +31,19 @@ HIGHER_IS_BETTER = {"accuracy": 1.0, "loss": -1.0}
 """The sign of a score."""
 
 
-def levelled(rows: Iterable[Row], key: str) -> dict[str, dict[int, float]]:
+def levelled(rows: Iterable[Row], key: str, best: Sequence[str]) -> dict[str, dict[int, float]]:
     """The final trainings' ``key`` by network and seed, less what a seed adds to all networks alike.
 
-    That is known from the networks that have all final seeds; empty while there is none.
+    That is known from the finalists, the networks ``best``: seeds that some of them still lack are left out.
     """
     scores: dict[str, dict[int, float]] = {}
     for row in rows:
         if row.seed in FINAL_SEEDS:
             scores.setdefault(row.architecture, {})[row.seed] = float(getattr(row, key))
-    whole = [found for found in scores.values() if len(found) == len(FINAL_SEEDS)]
-    if not whole:
-        return {}
-    means = {seed: fmean(found[seed] for found in whole) for seed in FINAL_SEEDS}
-    level = fmean(means.values())
+    whole = [seed for seed in FINAL_SEEDS if all(seed in scores.get(name, {}) for name in best)]
+    means = {seed: fmean(scores[name][seed] for name in best) for seed in whole}
     return {
-        name: {seed: value - means[seed] + level for seed, value in found.items()}
+        name: {seed: found[seed] - means[seed] + fmean(means.values()) for seed in whole if seed in found}
         for name, found in scores.items()
     }
 
@@ -54,11 +51,12 @@ def levelled(rows: Iterable[Row], key: str) -> dict[str, dict[int, float]]:
 def best_score(contenders: Sequence[Mapping[int, float]], sign: float) -> float:
     """The mean score of the best contender, without the winner's curse.
 
-    The highest of noisy means is too high. Here half of the final seeds choose the best, and the other half say
-    how good it is: the average over all divisions into halves.
+    The highest of noisy means is too high. Here half of the seeds, which all of them have, choose the best, and
+    the other half say how good it is: the average over all divisions into halves. With few seeds it is too low
+    instead, for few trainings choose badly.
     """
-    scores = np.array([[found[seed] for seed in FINAL_SEEDS] for found in contenders])
-    seeds = range(len(FINAL_SEEDS))
+    scores = np.array([list(found.values()) for found in contenders])
+    seeds = range(scores.shape[1])
     found = []
     for half in combinations(seeds, len(seeds) // 2):
         best = int((sign * scores[:, half].mean(1)).argmax())
@@ -70,12 +68,14 @@ def best_score(contenders: Sequence[Mapping[int, float]], sign: float) -> float:
 class Verdict:
     """The score of a chosen network, and by how many deviations of one training the best is better.
 
-    The score is the mean of so many ``trainings`` that nobody chose by; if there are none, both come from the fit.
+    The score is the mean of so many ``trainings`` that nobody chose by, the best is chosen and scored by
+    ``best_trainings`` of every finalist; if there are none, both come from the fit.
     """
 
     score: float
     regret: float
     trainings: int
+    best_trainings: int
 
 
 class Judge:
@@ -101,38 +101,30 @@ class Judge:
         self.fit: Fit = fit(space, self.labels)
         self._fitted: Floats = whole_space(self.fit.model)
         self._costs_ms = {device: latencies(table) for device, table in tables.items()}
-        self._scores = levelled(rows, key)
         self._finalists = finalists(truth, space, tables, rows)
+        self._names = [str(space.architecture(choices)) for choices in self._finalists]
+        self._scores = levelled(rows, key, self._names)
+        self.final_seeds = len(self._scores.get(self._names[0], {}))
 
     def judge(self, answer: Answer) -> Verdict:
         """What an answer is worth beside the best within its limit."""
         scores = self._scores.get(answer.architecture, {})
-        best = self._best(answer)
-        trainings = 0
-        if best is not None and scores:
-            score, trainings = fmean(scores.values()), len(scores)
-        else:
-            allowed = self._costs_ms[answer.device] <= answer.limit_ms
-            best = float(self._sign * (self._sign * self._fitted[allowed]).max())
-            score = float(self._fitted[self._space.choices(Architecture.parse(answer.architecture))])
-        return Verdict(score, self._sign * (best - score) / self.noise.deviation, trainings)
-
-    def _best(self, answer: Answer) -> float | None:
-        """Of all devices' finalists within the limit; None until those of its own device are trained."""
         costs_ms = self._costs_ms[answer.device]
-        within = {
-            device: [
-                self._scores.get(str(self._space.architecture(choices)), {})
-                for choices in found
-                if costs_ms[choices] <= answer.limit_ms
-            ]
-            for device, found in self._finalists.items()
-        }
-        own = within[answer.device]
-        if not own or any(len(scores) < len(FINAL_SEEDS) for scores in own):
-            return None
-        trained = (scores for found in within.values() for scores in found)
-        return best_score([scores for scores in trained if len(scores) == len(FINAL_SEEDS)], self._sign)
+        if scores and self.final_seeds > 1:
+            best = best_score(
+                [
+                    self._scores[name]
+                    for name, choices in zip(self._names, self._finalists, strict=True)
+                    if costs_ms[choices] <= answer.limit_ms
+                ],
+                self._sign,
+            )
+            score, trainings = fmean(scores.values()), (len(scores), self.final_seeds)
+        else:
+            best = float(self._sign * (self._sign * self._fitted[costs_ms <= answer.limit_ms]).max())
+            choices = self._space.choices(Architecture.parse(answer.architecture))
+            score, trainings = float(self._fitted[choices]), (0, 0)
+        return Verdict(score, self._sign * (best - score) / self.noise.deviation, *trainings)
 
 
 @dataclass(frozen=True, slots=True)

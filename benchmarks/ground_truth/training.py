@@ -86,16 +86,19 @@ class Workshop:
         """The networks of the plan, cheapest first."""
         return stratified(relative_costs(list(self.tables.values())), self.truth.networks)
 
-    def final(self, rows: Iterable[Row]) -> list[Training]:
-        """The trainings of the finalists, device by device, seed by seed; ``rows`` hold all that was planned."""
-        chosen = finalists(self.truth, self.space, self.tables, rows).values()
-        trainings = (Training(choices, seed) for group in chosen for seed in FINAL_SEEDS for choices in group)
-        return list(dict.fromkeys(trainings))
+    def final(self, rows: Iterable[Row], chosen: Iterable[str] = ()) -> list[Training]:
+        """The trainings of the finalists and of what searches chose; ``rows`` hold all that was planned.
 
-    def answers(self, chosen: Iterable[str]) -> list[Training]:
-        """The trainings of what searches chose, seed by seed: those of the finalists among them are the same."""
-        choices = [self.space.choices(Architecture.parse(name)) for name in chosen]
-        return [Training(one, seed) for seed in ANSWER_SEEDS for one in choices]
+        Seed by seed, so that every beginning is of use.
+        """
+        best = finalists(self.truth, self.space, self.tables, rows)
+        answers = [self.space.choices(Architecture.parse(name)) for name in chosen]
+        trainings = (
+            Training(choices, seed)
+            for seed in FINAL_SEEDS
+            for choices in (*best, *(answers if seed in ANSWER_SEEDS else ()))
+        )
+        return list(dict.fromkeys(trainings))
 
 
 def _rounded(latency_ms: float | None) -> float:
@@ -134,8 +137,8 @@ def work(
     def missing(rows: Sequence[Row]) -> Iterator[Job[Row]]:
         wanted = workshop.missing(planned, rows)
         if not wanted:
-            answers = workshop.answers(chosen_networks(SearchTable(searches).rows()))
-            wanted = workshop.missing(dict.fromkeys([*workshop.final(rows), *answers]), rows)
+            chosen = chosen_networks(SearchTable(searches).rows())
+            wanted = workshop.missing(workshop.final(rows, chosen), rows)
         for training in wanted:
             yield (workshop.name(training), training.seed), partial(workshop.train, training)
 

@@ -295,12 +295,12 @@ def test_finalists_lead_under_their_limits(tmp_path: Path) -> None:
         for a, b in product(range(7), repeat=2)
     ]
     assert limits_ms(truth, table) == pytest.approx([3.4, 13])
-    chosen = finalists(truth, space, {"toy": table}, rows)["toy"]
+    chosen = finalists(truth, space, {"toy": table}, rows)
     assert chosen[1] == (5, 5), "k7 e4 twice leads without a limit"
     assert table.of(chosen[0]) <= 3.4
     assert len(chosen) == 4
     own = [row(str(space.architecture(choices)), FINAL_SEEDS[0], loss=9.0) for choices in chosen]
-    assert finalists(truth, space, {"toy": table}, [*rows, *own])["toy"] == chosen
+    assert finalists(truth, space, {"toy": table}, [*rows, *own]) == chosen
     assert (
         len(labels_of(space, [*rows, rows[0].model_copy(update={"loss": 0.0, "seed": 1})], "loss").scores)
         == 49

@@ -88,13 +88,18 @@ def test_what_a_seed_adds_to_all_networks_is_taken_off() -> None:
         for name, value in true.items()
         for seed in (0, *(FINAL_SEEDS if name != "c" else ANSWER_SEEDS))
     ]
-    found = levelled(rows, "loss")
+    found = levelled(rows, "loss", ["a", "b"])
     common = 0.1 * np.mean(FINAL_SEEDS)
     assert found.keys() == true.keys()
     assert set(found["c"]) == set(ANSWER_SEEDS)
     for name, scores in found.items():
         assert list(scores.values()) == pytest.approx([true[name] + common] * len(scores))
-    assert levelled([one for one in rows if one.architecture == "c"], "loss") == {}
+    begun = levelled(rows, "loss", ["a", "b", "c"])
+    for name, value in true.items():
+        assert begun[name] == pytest.approx(
+            {seed: value + 0.1 * np.mean(ANSWER_SEEDS) for seed in ANSWER_SEEDS}
+        )
+    assert levelled(rows, "loss", ["a", "d"])["a"] == {}, "a finalist is not trained yet"
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -125,6 +130,12 @@ def test_regret_is_measured_in_deviations_of_one_training(tmp_path: Path) -> Non
 
     finals = workshop.final(rows)
     assert (2, 2) in {training.choices for training in finals}
+    first = [training for training in finals if training.seed == FINAL_SEEDS[0]]
+    assert finals[: len(first)] == first, "seed by seed"
+    for trained_seeds in (1, 2):
+        done = [training for training in finals if training.seed in FINAL_SEEDS[:trained_seeds]]
+        judge = Judge(truth, space, tables, rows + final_rows(workshop, done), "loss")
+        assert judge.judge(answer(workshop, (2, 2))).best_trainings == (0 if trained_seeds == 1 else 2)
     rows += final_rows(workshop, finals)
     judge = Judge(truth, space, tables, rows, "loss")
     assert not judge.judge(answer(workshop, (2, 0))).trainings, "the choice is not trained yet"
@@ -208,7 +219,7 @@ def one_judged(
     asked = Answer(
         device=DEVICE, share=share, limit_ms=1.0, architecture=name, bound_ms=1.0, seconds=0.0, path_steps=0.0
     )  # fmt: skip
-    return Judged(strategy, seed, asked, 1.0, {"loss": Verdict(0.5, regret, 5)})
+    return Judged(strategy, seed, asked, 1.0, {"loss": Verdict(0.5, regret, 5, 10)})
 
 
 def test_a_seed_that_has_not_answered_everywhere_has_no_mean_yet() -> None:
