@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from benchmarks.ground_truth.plan import FINAL_SEEDS, Choices, Truth
+from benchmarks.ground_truth.plan import FINAL_SEEDS, Choices, Truth, limit_points
 from benchmarks.ground_truth.table import Row
 from quadnas.latency.table import CostTable
 from quadnas.space.architecture import Architecture
@@ -218,10 +218,10 @@ def _on_axes(values: Floats, axes: int, *at: int) -> Floats:
     return values.reshape([values.shape[at.index(axis)] if axis in at else 1 for axis in range(axes)])
 
 
-def limits_ms(truth: Truth, table: CostTable) -> list[float]:
-    """The limits of a truth on a device in ms: shares of the way from its fastest to its slowest network."""
+def limit_within(table: CostTable, share: float) -> float:
+    """The limit in ms at a share of the way from a device's fastest to its slowest network."""
     low, high = table.range
-    return [low + share * (high - low) for share in truth.limits]
+    return low + share * (high - low)
 
 
 def best_within(scores: Floats, cost_ms: Floats, limit_ms: float, count: int) -> list[Choices]:
@@ -236,7 +236,7 @@ def best_within(scores: Floats, cost_ms: Floats, limit_ms: float, count: int) ->
 def finalists(
     truth: Truth, space: SearchSpace, tables: Mapping[str, CostTable], rows: Iterable[Row]
 ) -> list[Choices]:
-    """The best architectures by the fitted cross-entropy within each limit of each device, each once.
+    """The best architectures by the fitted cross-entropy under each of ``limit_points``, each once.
 
     In order of rank: those that lead under any limit come first. The finalists' own trainings do not count.
     """
@@ -244,9 +244,8 @@ def finalists(
     labels = labels_of(space, (row for row in rows if row.seed not in FINAL_SEEDS), "loss")
     scores = -whole_space(fit_with(kernels, labels, *_chosen(kernels, labels)))
     lists = [
-        best_within(scores, latencies(table), limit, truth.finalists)
-        for table in tables.values()
-        for limit in limits_ms(truth, table)
+        best_within(scores, latencies(tables[device]), limit_within(tables[device], share), truth.finalists)
+        for device, share in limit_points(truth)
     ]
     ranked = (choices for rank in zip_longest(*lists) for choices in rank if choices is not None)
     return list(dict.fromkeys(ranked))

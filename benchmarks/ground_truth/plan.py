@@ -22,15 +22,15 @@ DRAWS = 200
 """Architectures among which the one nearest to its place in the range is taken."""
 FINAL_SEEDS = range(10, 20)
 """Of the trainings of finalists: none that helped to choose them."""
-ANSWER_SEEDS = FINAL_SEEDS[:5]
-"""Of the trainings of networks that searches chose."""
+ANSWER_SEEDS = FINAL_SEEDS[:3]
+"""Of the trainings of networks that searches chose: few, for there are many of them."""
 
 
 class Truth(Settings):
     """A ground truth: ``networks`` of a space, ``repeated`` of them with ``seeds`` seeds, all trained alike.
 
     ``train_size`` is the side of the images in training, ``input_size`` the one that ``devices`` are predicted
-    for. ``finalists`` of every limit at ``limits``, shares of a device's range, are trained with ten seeds more.
+    for. ``limits`` are shares of a device's range; ``finalists`` of every limit are trained with ten seeds more.
     """
 
     space: str
@@ -72,6 +72,13 @@ def _layers(space: SearchSpace) -> list[list[dict[str, Any]]]:
 
 def _digest(value: object) -> str:
     return sha256(repr(value).encode()).hexdigest()
+
+
+def limit_points(truth: Truth) -> list[tuple[str, float]]:
+    """All limits on the first device, and the middle one on each of the others: device, share of its range."""
+    first, *others = truth.devices
+    middle = truth.limits[len(truth.limits) // 2]
+    return [*((first, share) for share in truth.limits), *((device, middle) for device in others)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from benchmarks.ground_truth.fit import (
     grouped,
     labels_of,
     latencies,
-    limits_ms,
+    limit_within,
     whole_space,
 )
-from benchmarks.ground_truth.plan import FINAL_SEEDS, Truth, latency_tables
+from benchmarks.ground_truth.plan import FINAL_SEEDS, Truth, latency_tables, limit_points
 from benchmarks.ground_truth.table import Row, TruthTable
 from quadnas.compare.statistics import mean_interval
 from quadnas.data.base import load_data
@@ -127,18 +127,17 @@ def _print_best(
 ) -> None:
     scores = -whole_space(fitted.model)
     finals = grouped([row for row in rows if row.seed in FINAL_SEEDS], "accuracy")
-    for device, table in tables.items():
-        costs_ms = latencies(table)
-        for share, limit in zip(truth.limits, limits_ms(truth, table), strict=True):
-            print(f"best fitted within {limit:.4g} ms on {device} ({share:.0%} of the range)")
-            for choices in best_within(scores, costs_ms, limit, SHOWN):
-                name = str(space.architecture(choices))
-                trained = finals.get(name, [])
-                means = mean_interval(trained) if trained else None
-                print(
-                    f"  {-scores[choices]:.4f} nats {costs_ms[choices]:>8.4g} ms  {name.replace('quadra-', '')}"
-                    + (f"  {100 * means.value:.2f} % over {means.count}" if means else "")
-                )
+    for device, share in limit_points(truth):
+        costs_ms, limit_ms = latencies(tables[device]), limit_within(tables[device], share)
+        print(f"best fitted within {limit_ms:.4g} ms on {device} ({share:.0%} of the range)")
+        for choices in best_within(scores, costs_ms, limit_ms, SHOWN):
+            name = str(space.architecture(choices))
+            trained = finals.get(name, [])
+            means = mean_interval(trained) if trained else None
+            print(
+                f"  {-scores[choices]:.4f} nats {costs_ms[choices]:>8.4g} ms  {name.replace('quadra-', '')}"
+                + (f"  {100 * means.value:.2f} % over {means.count}" if means else "")
+            )
     print()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.ground_truth.plan import Truth
+from benchmarks.ground_truth.plan import Truth, limit_points
 from benchmarks.ground_truth.table import Key
 from quadnas.search.settings import Schedule
 from quadnas.search.strategies.swap import PROBED_IMAGES, PROBED_SLOTS
@@ -60,13 +60,6 @@ class Search:
     def key(self) -> Key:
         """That of its row."""
         return self.strategy, self.seed, *self.points[0]
-
-
-def limit_points(truth: Truth) -> list[tuple[str, float]]:
-    """All limits on the first device, and the middle one on each of the others."""
-    first, *others = truth.devices
-    middle = truth.limits[len(truth.limits) // 2]
-    return [*((first, share) for share in truth.limits), *((device, middle) for device in others)]
 
 
 def searches(truth: Truth, strategies: Sequence[str], seeds: int) -> Iterator[Search]:

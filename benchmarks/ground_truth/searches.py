@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.ground_truth.answers import Answer, SearchRow, SearchTable
-from benchmarks.ground_truth.fit import limits_ms
+from benchmarks.ground_truth.fit import limit_within
 from benchmarks.ground_truth.plan import Truth
 from benchmarks.ground_truth.rivals import BUDGET, FORWARD, RIVALS, Search, searches
 from benchmarks.ground_truth.sharing import Job, in_processes, work_off
@@ -91,8 +91,8 @@ class Arena:
         truth = self.workshop.truth
         found = []
         for device, points in groupby(search.points, key=lambda point: point[0]):
-            shares = dict(zip(truth.limits, limits_ms(truth, self.workshop.tables[device]), strict=True))
-            *tighter, loosest = sorted(shares[share] for _, share in points)
+            table = self.workshop.tables[device]
+            *tighter, loosest = sorted(limit_within(table, share) for _, share in points)
             found.append(
                 SearchSettings(
                     device=device, max_latency_ms=loosest, tighter_limits_ms=tuple(tighter),

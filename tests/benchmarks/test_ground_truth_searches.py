@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ground_truth.answers import SearchRow, SearchTable, chosen_networks
-from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Truth
-from benchmarks.ground_truth.rivals import RIVALS, Search, limit_points, searches
+from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Truth, limit_points
+from benchmarks.ground_truth.rivals import RIVALS, Search, searches
 from benchmarks.ground_truth.searches import Arena, search_all
 from benchmarks.ground_truth.table import TruthTable
 from benchmarks.ground_truth.training import open_workshop, work
