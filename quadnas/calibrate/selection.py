@@ -8,7 +8,6 @@ fold by a fit to the other folds, in equal parts.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from statistics import fmean
 
 import numpy as np
@@ -19,6 +18,7 @@ from quadnas.calibrate.measured import MeasuredNetwork
 from quadnas.latency.card import DeviceFacts
 
 WORTH = 2e-3  # a term stays if the error is at least by this share larger without it
+TIE = 1e-9  # errors this close are equal: which of two terms explains the same is not for rounding to say
 FEWEST_FAMILIES = 3  # with fewer, a fit to the others says nothing of the one left out
 
 Values = NDArray[np.float64]
@@ -37,7 +37,8 @@ def select_terms(facts: DeviceFacts, networks: Sequence[MeasuredNetwork]) -> dic
     design = Design.of(facts.model_copy(update={"terms": candidates}), training)
     splits = _splits(design, training)
     first = np.array([j == 0 for _, j in design.columns])
-    _, kept = min((_descend(splits, ~first, start) for start in (first | ~first, first)), key=itemgetter(0))
+    ends = [_descend(splits, ~first, start) for start in (first | ~first, first)]
+    _, kept = ends[_least(ends)]
     chosen = [column for column, keep in zip(design.columns, kept, strict=True) if keep]
     return {
         op: tuple(candidates[op][j] for owner, j in chosen if owner == op) or candidates[op]
@@ -118,13 +119,19 @@ def _loss(splits: Sequence[Sequence[_Split]], kept: Mask) -> float:
 def _descend(splits: Sequence[Sequence[_Split]], free: Mask, kept: Mask) -> tuple[float, Mask]:
     """The least loss that is reached by changing one term at a time, and its terms."""
     loss = _loss(splits, kept)
-    while neighbours := _neighbours(free, kept):
-        losses = [_loss(splits, trial) for trial in neighbours]
-        if min(losses) >= loss:
+    while neighbours := [(_loss(splits, trial), trial) for trial in _neighbours(free, kept)]:
+        nearest = neighbours[_least(neighbours)]
+        if nearest[0] >= loss * (1 - TIE):
             break
-        loss = min(losses)
-        kept = neighbours[losses.index(loss)]
+        loss, kept = nearest
     return loss, kept
+
+
+def _least(found: Sequence[tuple[float, Mask]]) -> int:
+    """The place of the least loss: of equal ones, that of the terms that stand last."""
+    least = min(loss for loss, _ in found)
+    equal = [place for place, (loss, _) in enumerate(found) if loss <= least * (1 + TIE)]
+    return max(equal, key=lambda place: found[place][1][::-1].tolist())
 
 
 def _neighbours(free: Mask, kept: Mask) -> list[Mask]:

@@ -112,3 +112,24 @@ def test_few_families_are_judged_by_folds_alone() -> None:
     ]
     assert by_families[0] == by_families[1]
     assert {"macs", "output"} <= set(by_families[0]["conv"]) < set(CANDIDATES["conv"])
+
+
+def test_of_terms_that_explain_the_same_the_last_is_chosen() -> None:
+    """An add behind every convolution, as large as its output: in whatever order their sums are rounded."""
+    draw = np.random.default_rng(2)
+    truth = {"conv": {"macs": 2e-6, "output": 1e-3}, "add": {"calls": 1e-2}}
+    networks = []
+    for number in range(160):
+        kernels = []
+        for side, cin, cout in draw.integers(8, 48, size=(int(draw.integers(3, 8)), 3)).tolist():
+            kernels += [
+                Kernel("conv", side, side, (cin,), cout, 1, batch=2),
+                Kernel("add", side, side, (cout, cout), cout, batch=2),
+            ]
+        networks.append(network(number, f"f{number % 4}", kernels, truth, 0.01 * draw.standard_normal()))
+    terms = {"conv": ["macs"], "add": ["calls"]}
+    candidates = {"conv": ["macs", "output"], "add": ["calls", "elements"]}
+    facts_of = toy_facts(terms=terms, candidates=candidates)
+    for seed in range(6):
+        shuffled = [networks[i] for i in np.random.default_rng(seed).permutation(len(networks))]
+        assert select_terms(facts_of, shuffled) == {"conv": ("macs", "output"), "add": ("calls",)}
