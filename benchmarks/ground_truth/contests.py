@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
-from benchmarks.ground_truth.ranking import EVERYWHERE, OWN, SIZE, WEIGHTS, Taus
+from benchmarks.ground_truth.ranking import EVERYWHERE, EXCESS, OWN, SIZE, WEIGHTS, Taus
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from benchmarks.ground_truth.rivals import RIVALS
 from quadnas.compare.statistics import Interval, Paired, holm, mean_interval, paired
@@ -81,9 +81,9 @@ def contests(
         for (strategy, used), seeds in taus.items()
         if used == by
     }
-    for place in (EVERYWHERE, *devices):
-        title = "tau" if place == EVERYWHERE else f"tau within +-5 % on {place}"
-        found[title] = {
+    titles = {EXCESS: EXCESS, EVERYWHERE: "tau"}
+    for place in (EXCESS, EVERYWHERE, *devices):
+        found[titles.get(place, f"tau within +-5 % on {place}")] = {
             strategy: {seed: tau for seed, places in seeds.items() if not math.isnan(tau := places[place])}
             for strategy, seeds in own.items()
         }

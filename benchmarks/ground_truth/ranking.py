@@ -1,4 +1,4 @@
-"""How well supernets rank the networks of a truth: Kendall's tau of all, and among networks of equal cost."""
+"""How well supernets rank the networks of a truth: all, those of equal cost, and the best within limits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,20 @@ WEIGHTS, OWN, SIZE = "inherited weights", "own scores", "multiply-accumulates"
 EFFECTS, HELD_OUT = "main effects", "other networks' trainings"
 """What networks are ranked by; a strategy with scores of its own chooses by these."""
 
+BEST = 5
+"""Of a ranking, that are looked at within a limit."""
+EXCESS = f"the {BEST} best, 1/1000 nats"
+"""Not a place: how much worse the best by the prediction are than those that are best."""
+
 Taus = dict[str, float]
-"""By place."""
+"""Kendall's tau by place, and the ``EXCESS``."""
 
 
 @dataclass(frozen=True)
 class RankedTruth:
     """The planned networks that were trained with seed 0: ``numbers`` in the plan, their score, higher is better.
 
-    ``among``: by place, which pairs of them are compared.
+    ``among``: by place, which pairs of them are compared; ``within``: by limit, which are within it.
     """
 
     numbers: NDArray[np.int64]
@@ -37,33 +42,55 @@ class RankedTruth:
     scores: Floats
     macs: Floats
     among: Mapping[str, NDArray[np.bool_]]
+    within: Sequence[NDArray[np.bool_]]
 
     def taus(self, predicted: Floats) -> Taus:
         """Of a prediction (n,), higher is better."""
         generator = np.random.default_rng(0)
         values = predicted.tolist(), self.scores.tolist()
-        return {
+        found = {
             place: kendall(*values, generator, among=pairs, resamples=1).value
             for place, pairs in self.among.items()
         }
+        return {**found, EXCESS: 1e3 * self.excess(predicted)}
+
+    def excess(self, predicted: Floats) -> float:
+        """By how much the ``BEST`` by a prediction (n,) are worse than those by score, mean over the limits.
+
+        Of networks that were trained anyway: no fit stands between a choice and what it is worth.
+        """
+
+        def best(by: Floats, allowed: NDArray[np.bool_]) -> float:
+            order = np.argsort(-by[allowed], kind="stable")
+            return float(self.scores[allowed][order[:BEST]].mean())
+
+        return float(np.mean([best(self.scores, some) - best(predicted, some) for some in self.within]))
 
 
 def ranked_truth(
-    space: SearchSpace, planned: Sequence[Choices], rows: Sequence[Row], devices: Sequence[str]
+    space: SearchSpace,
+    planned: Sequence[Choices],
+    rows: Sequence[Row],
+    limits_ms: Sequence[tuple[str, float]],
 ) -> RankedTruth:
-    """The cross-entropies of seed 0, all with the same first batches: what the ceiling is computed for."""
+    """The cross-entropies of seed 0, all with the same first batches: what the ceiling is computed for.
+
+    ``limits_ms``: devices and what is allowed on them.
+    """
     by_name = {row.architecture: row for row in rows if row.seed == 0}
     names = [str(space.architecture(choices)) for choices in planned]
     numbers = np.array([number for number, name in enumerate(names) if name in by_name])
     found = [by_name[names[number]] for number in numbers]
     among = {EVERYWHERE: np.ones((len(found), len(found)), dtype=bool)}
-    among |= {device: same_band([row.latency_ms[device] for row in found]) for device in devices}
+    latency_ms = {device: np.array([row.latency_ms[device] for row in found]) for device in dict(limits_ms)}
+    among |= {device: same_band(costs_ms.tolist()) for device, costs_ms in latency_ms.items()}
     return RankedTruth(
         numbers,
         np.array([planned[number] for number in numbers]),
         -np.array([row.loss for row in found]),
         np.array([float(row.macs) for row in found]),
         among,
+        [latency_ms[device] <= limit_ms for device, limit_ms in limits_ms],
     )
 
 

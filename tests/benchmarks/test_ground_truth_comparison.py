@@ -15,6 +15,7 @@ from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Training, Tr
 from benchmarks.ground_truth.ranking import (
     EFFECTS,
     EVERYWHERE,
+    EXCESS,
     HELD_OUT,
     OWN,
     WEIGHTS,
@@ -170,7 +171,7 @@ def test_taus_are_those_of_scipy_everywhere_and_in_bands(tmp_path: Path) -> None
         for choices, ms in zip(planned, bands, strict=True)
     ]
     shuffled = [rows[i] for i in generator.permutation(49) if i != 7]  # one is not trained yet
-    truth = ranked_truth(workshop.space, planned, shuffled, [DEVICE])
+    truth = ranked_truth(workshop.space, planned, shuffled, [(DEVICE, 1e6)])
     losses = generator.normal(0, 1, 49).tolist()
     scores = tuple(tuple(line) for line in generator.normal(0, 1, (2, 7)).tolist())
     search = SearchRow(
@@ -193,8 +194,28 @@ def test_taus_are_those_of_scipy_everywhere_and_in_bands(tmp_path: Path) -> None
             if i < j and bands[i] == bands[j]
         ]
         assert found[by][DEVICE] == pytest.approx(np.mean(agreeing))
+    assert set(found[OWN]) == {EVERYWHERE, DEVICE, EXCESS}
     assert additive([[1.0, 2.0], [10.0, 20.0]], np.array([[0, 1], [1, 0]])).tolist() == [21.0, 12.0]
     assert search_taus(truth, search.model_copy(update={"losses": ()})) == {}
+
+
+def test_the_best_within_limits_are_looked_at(tmp_path: Path) -> None:
+    """Losses 0, 1, 2, ..., those of even number within the first limit: ranked well, backwards, and by halves."""
+    workshop = open_workshop(known_truth(tmp_path))
+    planned = list(product(range(7), repeat=2))
+    rows = [
+        trained(workshop, choices, 0).model_copy(
+            update={"loss": float(number), "latency_ms": {DEVICE: 1.0 + number % 2}}
+        )
+        for number, choices in enumerate(planned)
+    ]
+    truth = ranked_truth(workshop.space, planned, rows, [(DEVICE, 1.5), (DEVICE, 2.0)])
+    numbers = np.arange(49.0)
+    assert truth.excess(-numbers) == 0
+    evens, every = np.mean([48, 46, 44, 42, 40]) - np.mean([0, 2, 4, 6, 8]), 46 - 2
+    assert truth.excess(numbers) == pytest.approx((evens + every) / 2)
+    assert truth.excess(-abs(numbers - 20)) == pytest.approx((20 - 4 + 20 - 2) / 2)
+    assert truth.taus(-numbers)[EXCESS] == 0
 
 
 # against each other
@@ -289,7 +310,7 @@ def test_the_comparison_tells_the_known_regrets_and_ranks(
     assert limits["swap"][6:] == [f"0.00 ± {1.96 * (1 / 10 + 1 / 10) ** 0.5:.2f}"] * 2 + ["13"]
     assert limits["random"][7] == f"{0.05 / noise:.2f} ± {1.96 * (1 / len(ANSWER_SEEDS) + 1 / 10) ** 0.5:.2f}"
     assert limits["proxyless"][7].startswith("~"), "nobody has trained it yet"
-    ranks = {line[0]: line for line in lines if len(line) == 6 and line[1] == WEIGHTS}
+    ranks = {line[0]: line for line in lines if len(line) == 7 and line[1] == WEIGHTS}
     assert float(ranks["swap"][2].split()[0]) == -float(ranks["random"][2].split()[0]) > 0.4
     (difference,) = (line[2] for line in lines if line[:2] == ["tau", "random"])
     assert float(difference.split()[0]) == pytest.approx(2 * float(ranks["swap"][2].split()[0]), abs=0.01)
