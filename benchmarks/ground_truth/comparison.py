@@ -15,6 +15,7 @@ from benchmarks.ground_truth.plan import (
     Truth,
     latency_tables,
     limit_points,
+    network_of,
     relative_costs,
     stratified,
 )
@@ -44,7 +45,8 @@ NOTES = f"""
     to: about the most that a sum over slots can do. Other networks' trainings: every tenth of the
     networks is predicted by a fit through the rest. The {BEST} best: among the planned networks within a
     limit, by how much the cross-entropy of the {BEST} that are ranked first is above that of the {BEST}
-    lowest, mean over the limits; no fit, and no training that follows from a fit, is in it. Differences
+    lowest, mean over the limits; no fit, and no training that follows from a fit, is in it. A perfect
+    predictor has more than 0 there, for one noisy training each says which are lowest. Differences
     are paired by the seed of the search, and their p-values take the scores of networks for known.
 """
 
@@ -64,9 +66,10 @@ def compare(truth: Truth, table: Path, searches: Path, picture: Path | None) -> 
     limits_ms = [(device, limit_within(tables[device], share)) for device, share in limit_points(truth)]
     ranked = ranked_truth(space, planned, rows, limits_ms)
     taus = all_taus(ranked, judges["loss"], found)
-    highest = ceilings(judges["loss"], rows, space, truth.devices)
+    highest = ceilings(ranked, judges["loss"])
+    chosen = {network_of(space, architecture) for architecture in chosen_networks(found)}
     print(
-        f"{len(found)} searches chose {len(chosen_networks(found))} networks; finalists have "
+        f"{len(found)} searches chose {len(chosen)} networks; finalists have "
         f"{judges['loss'].final_seeds} of {len(FINAL_SEEDS)} trainings each; {_noise(judges)}\n"
     )
     print(limits_table(verdicts), "\n")
@@ -129,21 +132,23 @@ def summary_table(verdicts: Sequence[Judged], searches: Sequence[SearchRow]) -> 
 
 def ranking_table(taus: Mapping[tuple[str, str], Mapping[int, Taus]], highest: Taus) -> str:
     """Kendall's tau over all planned networks and within +-5 % of a latency, also over its ceiling; EXCESS."""
-    places = [place for place in highest if place != EVERYWHERE]
+    everywhere, *bands = places = [place for place in highest if place != EXCESS]
+    assert everywhere == EVERYWHERE
     head = ["strategy", "ranked by", "tau", "over its ceiling"]
-    head += [text for place in places for text in (f"within +-5 % on {place}", "over its ceiling")]
+    head += [text for place in bands for text in (f"within +-5 % on {place}", "over its ceiling")]
     head += [EXCESS]
-    lines = [["(ceiling)", "", *(text for place in highest for text in (f"{highest[place]:.3f}", "1")), "0"]]
+    perfect = [text for place in places for text in (f"{highest[place]:.3f}", "1")]
+    lines = [["(ceiling)", "", *perfect, f"{highest[EXCESS]:.1f}"]]
     for (strategy, by), seeds in taus.items():
         means = {place: mean_interval([found[place] for found in seeds.values()]) for place in highest}
         lines.append(
             [strategy, by]
             + [
                 text
-                for place, mean in means.items()
-                for text in (_text(mean, 3), f"{mean.value / highest[place]:.2f}")
+                for place in places
+                for text in (_text(means[place], 3), f"{means[place].value / highest[place]:.2f}")
             ]
-            + [_text(mean_interval([found[EXCESS] for found in seeds.values()]), 1)]
+            + [_text(means[EXCESS], 1)]
         )
     return _markdown(head, lines)
 

@@ -7,7 +7,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.ground_truth.contests import gathered, mean_regret
-from benchmarks.ground_truth.ranking import EFFECTS, EVERYWHERE, HELD_OUT, OWN, SIZE, WEIGHTS, Taus
+from benchmarks.ground_truth.ranking import (
+    EFFECTS,
+    EVERYWHERE,
+    EXCESS,
+    HELD_OUT,
+    OWN,
+    SIZE,
+    WEIGHTS,
+    Taus,
+)
 from benchmarks.ground_truth.regret import HIGHER_IS_BETTER, Judged
 from quadnas.compare.statistics import mean_interval
 
@@ -55,18 +64,21 @@ def _draw_regret(axes: Axes, verdicts: Sequence[Judged], key: str) -> None:
 
 
 def _draw_taus(axes: Axes, taus: Mapping[tuple[str, str], Mapping[int, Taus]], highest: Taus) -> None:
+    places = [place for place in highest if place != EXCESS]
     for number, ((strategy, by), seeds) in enumerate(taus.items()):
-        means = [mean_interval([found[place] for found in seeds.values()]) for place in highest]
+        means = [mean_interval([found[place] for found in seeds.values()]) for place in places]
         shift = 0.7 * ((number + 0.5) / len(taus) - 0.5)
         axes.errorbar(
-            [place + shift for place in range(len(highest))], [mean.value for mean in means],
+            [place + shift for place in range(len(places))], [mean.value for mean in means],
             yerr=[mean.half or 0.0 for mean in means], fmt=MARKERS[by],
             markersize=4, capsize=2, color=COLOURS.get(strategy),
         )  # fmt: skip
-    for place, value in enumerate(highest.values()):
-        axes.plot([place - 0.4, place + 0.4], [value, value], color="0.4", linestyle="--", linewidth=0.9)
-    titles = [place if place == EVERYWHERE else f"±5 % on\n{place}" for place in highest]
-    axes.set_xticks(range(len(highest)), titles)
+    for number, place in enumerate(places):
+        axes.plot(
+            [number - 0.4, number + 0.4], [highest[place]] * 2, color="0.4", linestyle="--", linewidth=0.9
+        )
+    titles = [place if place == EVERYWHERE else f"±5 % on\n{place}" for place in places]
+    axes.set_xticks(range(len(places)), titles)
     axes.set_ylabel("Kendall's tau (dashed: ceiling)")
     marks = [Line2D([], [], color="0.3", linestyle="", marker=mark, label=by) for by, mark in MARKERS.items()]
     axes.legend(handles=marks, title="ranked by", loc="lower right", frameon=False, fontsize=9)

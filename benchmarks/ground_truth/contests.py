@@ -36,11 +36,11 @@ def mean_regret(group: Sequence[Judged], key: str) -> Interval:
     by_seed = regrets(group, key)
     over_seeds = mean_interval([*by_seed.values()])
     chosen = [one for one in group if one.seed in by_seed]
-    verdicts = {one.answer.architecture: one.verdicts[key] for one in chosen}
+    verdicts = {one.verdicts[key].network: one.verdicts[key] for one in chosen}
     seedless = RIVALS[group[0].strategy].supernet == "none"
     if not all(one.trainings for one in verdicts.values()) or (over_seeds.half is None and not seedless):
         return over_seeds
-    times = Counter(one.answer.architecture for one in chosen)
+    times = Counter(one.verdicts[key].network for one in chosen)
     open_ = sum((count / len(chosen)) ** 2 / verdicts[name].trainings for name, count in times.items())
     of_best = 1 / chosen[0].verdicts[key].best_trainings
     half = math.hypot(over_seeds.half or 0.0, NORMAL_95 * math.sqrt(open_ + of_best))

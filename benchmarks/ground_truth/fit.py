@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from benchmarks.ground_truth.plan import FINAL_SEEDS, Choices, Truth, limit_points
+from benchmarks.ground_truth.plan import FINAL_SEEDS, Choices, Truth, limit_points, network_of
 from benchmarks.ground_truth.table import Row
 from quadnas.latency.table import CostTable
 from quadnas.space.architecture import Architecture
@@ -236,7 +236,7 @@ def best_within(scores: Floats, cost_ms: Floats, limit_ms: float, count: int) ->
 def finalists(
     truth: Truth, space: SearchSpace, tables: Mapping[str, CostTable], rows: Iterable[Row]
 ) -> list[Choices]:
-    """The best architectures by the fitted cross-entropy under each of ``limit_points``, each once.
+    """The best architectures by the fitted cross-entropy under each of ``limit_points``, each network once.
 
     In order of rank: those that lead under any limit come first. The finalists' own trainings do not count.
     """
@@ -248,4 +248,7 @@ def finalists(
         for device, share in limit_points(truth)
     ]
     ranked = (choices for rank in zip_longest(*lists) for choices in rank if choices is not None)
-    return list(dict.fromkeys(ranked))
+    found: dict[str, Choices] = {}
+    for choices in ranked:
+        found.setdefault(network_of(space, choices), choices)
+    return list(found.values())

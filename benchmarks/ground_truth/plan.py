@@ -14,6 +14,7 @@ from quadnas.data.base import DataSet
 from quadnas.latency.measurements import load_corrected
 from quadnas.latency.table import CostTable
 from quadnas.search.limits import price_space
+from quadnas.space.architecture import Architecture
 from quadnas.space.search_space import SearchSpace, Slot
 from quadnas.training.recipe import Recipe
 
@@ -87,6 +88,14 @@ class Training:
 
     choices: Choices
     seed: int
+
+
+def network_of(space: SearchSpace, architecture: Sequence[int] | str) -> str:
+    """The layers that compute something, as text: where an identity stands changes no number of a training."""
+    choices = (
+        space.choices(Architecture.parse(architecture)) if isinstance(architecture, str) else architecture
+    )
+    return str([layer for layer in space.layers(choices, classes=1) if layer.block != "identity"])
 
 
 def latency_tables(truth: Truth, space: SearchSpace, classes: int) -> dict[str, CostTable]:

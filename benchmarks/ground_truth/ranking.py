@@ -1,12 +1,13 @@
 """How well supernets rank the networks of a truth: all, those of equal cost, and the best within limits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.ground_truth.analysis import ceiling, likely_truth
+from benchmarks.ground_truth.analysis import SIMULATIONS, likely_truth
 from benchmarks.ground_truth.answers import SearchRow
 from benchmarks.ground_truth.fit import Floats
 from benchmarks.ground_truth.plan import Choices
@@ -130,13 +131,19 @@ def all_taus(
     return found
 
 
-def ceilings(judge: Judge, rows: Sequence[Row], space: SearchSpace, devices: Sequence[str]) -> Taus:
-    """What a perfect predictor of the mean would reach, place by place."""
-    names = [str(space.architecture(choices)) for choices in judge.labels.choices]
-    by_name = {row.architecture: row for row in rows}
-    likely = likely_truth(judge.fit, judge.labels, judge.noise)
-    costs_ms = {device: [by_name[name].latency_ms[device] for name in names] for device in devices}
-    return {
-        EVERYWHERE: ceiling(likely, judge.noise).tau,
-        **{device: ceiling(likely, judge.noise, costs_ms[device]).tau for device in devices},
-    }
+def ceilings(truth: RankedTruth, judge: Judge) -> Taus:
+    """What a perfect predictor of the mean would reach, by simulation of the trainings; ``judge``: of loss."""
+    likely = dict(
+        zip(
+            map(tuple, judge.labels.choices.tolist()),
+            likely_truth(judge.fit, judge.labels, judge.noise),
+            strict=True,
+        )
+    )
+    means = -np.array([likely[tuple(choices)] for choices in truth.choices.tolist()])
+    generator = np.random.default_rng(0)
+    found = [
+        replace(truth, scores=means + generator.normal(0, judge.noise.deviation, len(means))).taus(means)
+        for _ in range(SIMULATIONS)
+    ]
+    return {place: fmean(one[place] for one in found) for place in found[0]}

@@ -19,7 +19,7 @@ from benchmarks.ground_truth.fit import (
     latencies,
     whole_space,
 )
-from benchmarks.ground_truth.plan import FINAL_SEEDS, Truth
+from benchmarks.ground_truth.plan import FINAL_SEEDS, Truth, network_of
 from benchmarks.ground_truth.table import Row
 from quadnas.compare.statistics import Noise
 from quadnas.errors import DataError
@@ -31,15 +31,21 @@ HIGHER_IS_BETTER = {"accuracy": 1.0, "loss": -1.0}
 """The sign of a score."""
 
 
-def levelled(rows: Iterable[Row], key: str, best: Sequence[str]) -> dict[str, dict[int, float]]:
-    """The final trainings' ``key`` by network and seed, less what a seed adds to all networks alike.
-
-    That is known from the finalists, the networks ``best``: seeds that some of them still lack are left out.
-    """
+def final_scores(space: SearchSpace, rows: Iterable[Row], key: str) -> dict[str, dict[int, float]]:
+    """``key`` of the final trainings by network (``network_of``) and seed."""
     scores: dict[str, dict[int, float]] = {}
     for row in rows:
         if row.seed in FINAL_SEEDS:
-            scores.setdefault(row.architecture, {})[row.seed] = float(getattr(row, key))
+            network = network_of(space, row.architecture)
+            scores.setdefault(network, {})[row.seed] = float(getattr(row, key))
+    return scores
+
+
+def levelled(scores: Mapping[str, Mapping[int, float]], best: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Scores by network and seed, less what a seed adds to all networks alike.
+
+    That is known from the finalists, the networks ``best``: seeds that some of them still lack are left out.
+    """
     whole = [seed for seed in FINAL_SEEDS if all(seed in scores.get(name, {}) for name in best)]
     means = {seed: fmean(scores[name][seed] for name in best) for seed in whole}
     return {
@@ -66,12 +72,13 @@ def best_score(contenders: Sequence[Mapping[int, float]], sign: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The score of a chosen network, and by how many deviations of one training the best is better.
+    """The score of a chosen ``network``, and by how many deviations of one training the best is better.
 
     The score is the mean of so many ``trainings`` that nobody chose by, the best is chosen and scored by
     ``best_trainings`` of every finalist; if there are none, both come from the fit.
     """
 
+    network: str
     score: float
     regret: float
     trainings: int
@@ -102,13 +109,14 @@ class Judge:
         self._fitted: Floats = whole_space(self.fit.model)
         self._costs_ms = {device: latencies(table) for device, table in tables.items()}
         self._finalists = finalists(truth, space, tables, rows)
-        self._names = [str(space.architecture(choices)) for choices in self._finalists]
-        self._scores = levelled(rows, key, self._names)
+        self._names = [network_of(space, choices) for choices in self._finalists]
+        self._scores = levelled(final_scores(space, rows, key), self._names)
         self.final_seeds = len(self._scores.get(self._names[0], {}))
 
     def judge(self, answer: Answer) -> Verdict:
         """What an answer is worth beside the best within its limit."""
-        scores = self._scores.get(answer.architecture, {})
+        network = network_of(self._space, answer.architecture)
+        scores = self._scores.get(network, {})
         costs_ms = self._costs_ms[answer.device]
         if scores and self.final_seeds > 1:
             best = best_score(
@@ -124,7 +132,7 @@ class Judge:
             best = float(self._sign * (self._sign * self._fitted[costs_ms <= answer.limit_ms]).max())
             choices = self._space.choices(Architecture.parse(answer.architecture))
             score, trainings = float(self._fitted[choices]), (0, 0)
-        return Verdict(score, self._sign * (best - score) / self.noise.deviation, *trainings)
+        return Verdict(network, score, self._sign * (best - score) / self.noise.deviation, *trainings)
 
 
 @dataclass(frozen=True, slots=True)

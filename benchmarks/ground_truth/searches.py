@@ -106,7 +106,7 @@ class Arena:
     def _losses(self, work: Work, strategy: Strategy, session: SharedSession) -> tuple[float, ...]:
         """As random search and evolution compare networks, of the planned ones."""
         loss = held_out_loss(work.problem, work.data, work.train_size, strategy, session)
-        return tuple(round(loss(choices), 5) for choices in self.workshop.architectures())
+        return tuple(round(loss(choices), 5) for choices in self.workshop.architectures)
 
 
 def _answer(
@@ -143,7 +143,7 @@ def _scores(problem: Problem, strategy: Strategy) -> tuple[tuple[float, ...], ..
 def search_table(arena: Arena, out: Path) -> SearchTable:
     """The table of an arena's searches, open for writing; raises ConfigError, DataError."""
     workshop = arena.workshop
-    truth, architectures = workshop.truth, workshop.architectures()
+    truth, architectures = workshop.truth, workshop.architectures
     header = truth.header(workshop.space, workshop.data, architectures)
     return SearchTable(
         out, {**header, "limits": list(truth.limits), "budget": arena.budget.model_dump(mode="json")}

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from benchmarks.ground_truth.plan import (
     Training,
     Truth,
     latency_tables,
+    network_of,
     plan,
     relative_costs,
     stratified,
@@ -77,28 +78,31 @@ class Workshop:
         """The canonical text of its architecture."""
         return str(self.space.architecture(training.choices))
 
-    def missing(self, wanted: Iterable[Training], rows: Iterable[Row]) -> list[Training]:
-        """What of the wanted trainings is not among the rows, in order."""
+    def planned(self, rows: Iterable[Row]) -> list[Training]:
+        """What of the plan is not among the rows, in order."""
         done = {(row.architecture, row.seed) for row in rows}
-        return [training for training in wanted if (self.name(training), training.seed) not in done]
+        trainings = plan(self.truth, self.architectures)
+        return [training for training in trainings if (self.name(training), training.seed) not in done]
 
+    @cached_property
     def architectures(self) -> list[Choices]:
         """The networks of the plan, cheapest first."""
         return stratified(relative_costs(list(self.tables.values())), self.truth.networks)
 
-    def final(self, rows: Iterable[Row], chosen: Iterable[str] = ()) -> list[Training]:
-        """The trainings of the finalists and of what searches chose; ``rows`` hold all that was planned.
+    def final(self, rows: Sequence[Row], chosen: Iterable[str] = ()) -> list[Training]:
+        """The trainings of finalists and of what searches chose that are not among the rows, each network once.
 
-        Seed by seed, so that every beginning is of use.
+        ``rows`` hold all that was planned. Seed by seed, so that every beginning is of use.
         """
         best = finalists(self.truth, self.space, self.tables, rows)
         answers = [self.space.choices(Architecture.parse(name)) for name in chosen]
-        trainings = (
-            Training(choices, seed)
-            for seed in FINAL_SEEDS
-            for choices in (*best, *(answers if seed in ANSWER_SEEDS else ()))
-        )
-        return list(dict.fromkeys(trainings))
+        found: dict[tuple[str, int], Training] = {}
+        for seed in FINAL_SEEDS:
+            for choices in (*best, *(answers if seed in ANSWER_SEEDS else ())):
+                found.setdefault((network_of(self.space, choices), seed), Training(choices, seed))
+        for row in rows:
+            found.pop((network_of(self.space, row.architecture), row.seed), None)
+        return list(found.values())
 
 
 def _rounded(latency_ms: float | None) -> float:
@@ -131,18 +135,15 @@ def work(
     """
     torch.set_num_threads(1)
     workshop = open_workshop(truth)
-    architectures = workshop.architectures()
-    planned = list(plan(truth, architectures))
 
     def missing(rows: Sequence[Row]) -> Iterator[Job[Row]]:
-        wanted = workshop.missing(planned, rows)
+        wanted = workshop.planned(rows)
         if not wanted:
-            chosen = chosen_networks(SearchTable(searches).rows())
-            wanted = workshop.missing(workshop.final(rows, chosen), rows)
+            wanted = workshop.final(rows, chosen_networks(SearchTable(searches).rows()))
         for training in wanted:
             yield (workshop.name(training), training.seed), partial(workshop.train, training)
 
-    table = TruthTable(out, truth.header(workshop.space, workshop.data, architectures))
+    table = TruthTable(out, truth.header(workshop.space, workshop.data, workshop.architectures))
     work_off(table, missing, sleep=sleep, observe=observe)
 
 

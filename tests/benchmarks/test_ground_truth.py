@@ -24,7 +24,15 @@ from benchmarks.ground_truth.fit import (
     similarity,
     whole_space,
 )
-from benchmarks.ground_truth.plan import FINAL_SEEDS, Training, plan, relative_costs, stratified
+from benchmarks.ground_truth.plan import (
+    ANSWER_SEEDS,
+    FINAL_SEEDS,
+    Training,
+    network_of,
+    plan,
+    relative_costs,
+    stratified,
+)
 from benchmarks.ground_truth.report import report
 from benchmarks.ground_truth.sharing import Job, in_processes, work_off
 from benchmarks.ground_truth.table import Row, TruthTable
@@ -162,6 +170,30 @@ def test_the_same_training_gives_the_same_numbers_and_another_seed_others(tmp_pa
     assert one.loss != other.loss
     assert one.architecture == "quadra-k3-e2,identity"
     assert one.macs > 0 and one.latency_ms["cortexA76"] > 0
+
+
+def test_where_an_identity_stands_changes_no_number_and_is_not_trained_again(tmp_path: Path) -> None:
+    workshop = open_workshop(tiny_truth(tmp_path))
+    early, late = (workshop.train(Training(choices, 3), clock=lambda: 0.0) for choices in ((1, 0), (0, 1)))
+    assert early == late.model_copy(update={"architecture": early.architecture})
+    assert late.architecture != early.architecture
+    networks = {network_of(workshop.space, one) for one in ("identity,quadra-k3-e2", (0, 1), (1, 0))}
+    assert len(networks) == 1
+    assert network_of(workshop.space, (0, 0)) not in networks
+
+    rows = [row(workshop.name(one), one.seed) for one in workshop.planned([])]
+    assert workshop.planned(rows) == []
+    names = [early.architecture, late.architecture]
+    wanted = workshop.final(rows, names)
+    both = [one.seed for one in wanted if network_of(workshop.space, one.choices) in networks]
+    assert both == sorted(set(both))
+    assert set(both) >= set(ANSWER_SEEDS)
+    done = [row(late.architecture, both[0])]
+    assert workshop.final(rows + done, names) == [
+        one
+        for one in wanted
+        if one.seed != both[0] or network_of(workshop.space, one.choices) not in networks
+    ]
 
 
 def test_a_killed_run_goes_on_and_trains_nothing_twice(tmp_path: Path) -> None:
