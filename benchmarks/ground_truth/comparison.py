@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from textwrap import fill
 
-from benchmarks.ground_truth.answers import SearchRow, SearchTable, chosen_networks
+from benchmarks.ground_truth.answers import Answer, SearchRow, SearchTable, chosen_networks
 from benchmarks.ground_truth.contest_figure import contest_picture
 from benchmarks.ground_truth.contests import OURS, BySeed, contests, gathered, mean_regret, pairs
 from benchmarks.ground_truth.fit import limit_within
@@ -111,20 +111,22 @@ def limits_table(verdicts: Sequence[Judged]) -> str:
 def summary_table(verdicts: Sequence[Judged], searches: Sequence[SearchRow]) -> str:
     """Each strategy over all limits, and what its answers cost: one alone, and all of them."""
     head = ["strategy", "seeds", "regret (accuracy)", "regret (cross-entropy)", "path steps for one limit",
-            "CPU, s, for one limit", "CPU, s, for all limits"]  # fmt: skip
+            "for all limits", "CPU, s, for one limit", "for all limits"]  # fmt: skip
     rows = gathered(searches, lambda row: row.strategy)
     lines = []
     for strategy, group in gathered(verdicts, lambda one: one.strategy).items():
         own = rows[strategy]
+        seeds = len({row.seed for row in own})
         alone = [(row, answer) for row in own for answer in row.answers]
-        together = sum(row.seconds + sum(answer.seconds for answer in row.answers) for row in own)
+        together: list[SearchRow | Answer] = [*own, *(answer for _, answer in alone)]
         means = [mean_regret(group, key) for key in HIGHER_IS_BETTER]
         lines.append(
             [
                 strategy, str(means[0].count), *(_mark(group) + _text(mean) for mean in means),
                 f"{fmean(row.path_steps + answer.path_steps for row, answer in alone):.0f}",
+                f"{sum(paid.path_steps for paid in together) / seeds:.0f}",
                 f"{fmean(row.seconds + answer.seconds for row, answer in alone):.0f}",
-                f"{together / len({row.seed for row in own}):.0f}",
+                f"{sum(paid.seconds for paid in together) / seeds:.0f}",
             ]
         )  # fmt: skip
     return _markdown(head, lines)
