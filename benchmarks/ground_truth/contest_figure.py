@@ -42,6 +42,11 @@ def contest_picture(
     _draw_taus(right, taus, highest)
     handles, labels = left[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    marks = [
+        Line2D([], [], color="0.3", linestyle="", marker=mark, label=f"tau by {by}")
+        for by, mark in MARKERS.items()
+    ]
+    figure.legend(handles=marks, loc="outside upper right", ncols=len(marks), frameon=False)
     return figure
 
 
@@ -80,5 +85,3 @@ def _draw_taus(axes: Axes, taus: Mapping[tuple[str, str], Mapping[int, Taus]], h
     titles = [place if place == EVERYWHERE else f"±5 % on\n{place}" for place in places]
     axes.set_xticks(range(len(places)), titles)
     axes.set_ylabel("Kendall's tau (dashed: ceiling)")
-    marks = [Line2D([], [], color="0.3", linestyle="", marker=mark, label=by) for by, mark in MARKERS.items()]
-    axes.legend(handles=marks, title="ranked by", loc="lower right", frameon=False, fontsize=9)
