@@ -130,6 +130,23 @@ def conditions(settings: SearchSettings, card: DeviceCard) -> str:
     return f"{side}x{side} pixels, batch {batch}, {card.precision}, {card.runtime}"
 
 
+def accuracy_interval(result: SearchResult) -> tuple[float, float]:
+    """Where the accuracy lies with 95 %, the test images being a sample; the chance in training comes on top.
+
+    Source: Wilson, Journal of the American Statistical Association 22 (1927).
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415 (takes a second)
+
+    correct = round(result.accuracy * result.test_images)
+    interval = binomtest(correct, result.test_images).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def accuracy_range(result: SearchResult) -> str:
+    """The interval of the accuracy in words."""
+    return " to ".join(map(percent, accuracy_interval(result)))
+
+
 def accuracy_text(settings: SearchSettings, result: SearchResult) -> str:
     """Accuracy with what it was measured on, and with which weights."""
     side, origin = result.train_size, weights_origin(settings)
@@ -138,4 +155,7 @@ def accuracy_text(settings: SearchSettings, result: SearchResult) -> str:
         if result.retrained
         else f"{origin} weights, not retrained"
     )
-    return f"{percent(result.accuracy)} of the test split at {side}x{side} pixels ({weights})"
+    return (
+        f"{percent(result.accuracy)} of {result.test_images:,} test images at {side}x{side} pixels, 95% interval "
+        f"{accuracy_range(result)} ({weights})"
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from quadnas.report.front import draw_front
 from quadnas.search.result import SearchResult
 
 _POINTS = 200
@@ -122,11 +123,7 @@ def _latency(
 
 def _front(front: Sequence[SearchResult]) -> str:
     figure, axes = _axes()
-    for number, result in enumerate(front):
-        axes.axvline(result.limit_ms, color=_LIMIT, linestyle="--", label="" if number else "limits")
-    latencies_ms, accuracies = zip(*((one.latency_ms, 100 * one.accuracy) for one in front), strict=True)
-    axes.plot(latencies_ms, accuracies, "o-", color=_FIRST, label="networks", clip_on=False)
-    axes.set_ylabel("accuracy in %")
+    draw_front(axes, front, _FIRST, _LIMIT)
     return _svg(figure, axes, "front", f"predicted latency on {front[0].device}, ms")
 
 

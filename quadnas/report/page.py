@@ -97,7 +97,7 @@ def _rendered(settings: SearchSettings, card: DeviceCard, events: Events, **cont
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ms=facts.ms, percent=facts.percent)
+    environment.filters.update(ms=facts.ms, percent=facts.percent, accuracy_range=facts.accuracy_range)
     return environment.get_template("page.html").render(
         settings=settings,
         card=card,

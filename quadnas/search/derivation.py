@@ -170,6 +170,7 @@ def search_result(
         slots=slot_records(problem, choices, train_size, swaps_that_fit(problem, choices)),
         parameters=parameters,
         train_size=train_size,
+        test_images=len(data.test),
         initial_accuracy=accuracies[0],
         accuracy=accuracies[1],
         retrained=settings.schedule.retrain_epochs > 0,

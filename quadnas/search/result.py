@@ -81,7 +81,7 @@ class SearchResult(LatencyRecord):
     """What was found; the latency is that on ``device``, ``also`` those on further devices, by name.
 
     ``sizes``: those that were limited, by name (``parameters``, ``macs``, ``weight_bytes``). Accuracies are
-    fractions of the test split at ``train_size`` pixels; ``initial_accuracy`` is that before retraining.
+    fractions of the ``test_images`` at ``train_size`` pixels; ``initial_accuracy`` is that before retraining.
     """
 
     architecture: str
@@ -91,6 +91,7 @@ class SearchResult(LatencyRecord):
     slots: tuple[SlotRecord, ...]
     parameters: int
     train_size: int
+    test_images: int
     initial_accuracy: float
     accuracy: float
     retrained: bool

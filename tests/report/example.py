@@ -107,6 +107,7 @@ def search_result(**changes: Any) -> SearchResult:
         ),
         "parameters": 1234567,
         "train_size": 32,
+        "test_images": 400,
         "initial_accuracy": 0.801,
         "accuracy": 0.8425,
         "retrained": True,

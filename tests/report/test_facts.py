@@ -1,6 +1,14 @@
 import pytest
 
-from quadnas.report.facts import caveats, fixed_ms, interval_text, ms, stages
+from quadnas.report.facts import (
+    accuracy_interval,
+    accuracy_range,
+    caveats,
+    fixed_ms,
+    interval_text,
+    ms,
+    stages,
+)
 from quadnas.search.result import IntervalRecord, SlotRecord
 
 from .example import search_result, slot
@@ -62,3 +70,14 @@ def test_the_interval_says_whether_measurements_checked_it() -> None:
 )
 def test_milliseconds(value: float, text: str) -> None:
     assert ms(value) == text
+
+
+@pytest.mark.parametrize(("correct", "images"), [(0, 10), (7, 10), (337, 400), (9_000, 9_000)])
+def test_an_accuracy_s_interval_ends_where_a_score_test_at_5_percent_does(correct: int, images: int) -> None:
+    found = search_result(accuracy=correct / images, test_images=images)
+    for end in accuracy_interval(found):
+        off = abs(end - correct / images)
+        assert off == pytest.approx(1.959964 * (end * (1 - end) / images) ** 0.5, rel=1e-6, abs=1e-12)
+    assert (
+        accuracy_range(search_result()) == "80.4% to 87.5%"
+    )  # by hand from Wilson's formula: 0.80356, 0.87492
