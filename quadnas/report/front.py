@@ -28,7 +28,7 @@ def _picture(front: Sequence[SearchResult]) -> Figure:
     draw_front(axes, front, "C0", "0.6")
     axes.set_xlabel(f"predicted latency on {front[0].device}, ms")
     axes.set_xlim(left=0)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     axes.grid(color="0.92", linewidth=0.7)
     axes.set_axisbelow(True)
     return figure
