@@ -66,14 +66,25 @@ def regrets(group: Iterable[Judged], key: str) -> dict[int, float]:
     }
 
 
+def regret_contests(verdicts: Sequence[Judged], key: str) -> dict[str, dict[str, BySeed]]:
+    """Every strategy's regret by seed: the mean over all limits, and under each of them."""
+    groups = {"mean regret": verdicts}
+    for (device, share), group in gathered(verdicts, lambda one: one.point).items():
+        groups[f"regret on {device} at {share:.0%}"] = group
+    return {
+        f"{title} ({key})": {
+            strategy: regrets(own, key) for strategy, own in gathered(group, lambda one: one.strategy).items()
+        }
+        for title, group in groups.items()
+    }
+
+
 def contests(
     verdicts: Sequence[Judged], taus: Mapping[tuple[str, str], Mapping[int, Taus]], devices: Sequence[str]
 ) -> dict[str, dict[str, BySeed]]:
     """By what is compared: every strategy's values by seed; tau is that of what the strategy chooses by."""
-    groups = gathered(verdicts, lambda one: one.strategy)
-    found: dict[str, dict[str, BySeed]] = {
-        f"mean regret ({key})": {name: regrets(group, key) for name, group in groups.items()}
-        for key in HIGHER_IS_BETTER
+    found = {
+        title: values for key in HIGHER_IS_BETTER for title, values in regret_contests(verdicts, key).items()
     }
     own = {
         strategy: seeds

@@ -10,7 +10,7 @@ from scipy.stats import kendalltau
 
 from benchmarks.ground_truth.answers import Answer, SearchRow, SearchTable
 from benchmarks.ground_truth.comparison import compare
-from benchmarks.ground_truth.contests import against, mean_regret, pairs, regrets
+from benchmarks.ground_truth.contests import against, mean_regret, pairs, regret_contests, regrets
 from benchmarks.ground_truth.plan import ANSWER_SEEDS, FINAL_SEEDS, Training, Truth
 from benchmarks.ground_truth.ranking import (
     EFFECTS,
@@ -246,6 +246,15 @@ def test_a_seed_that_has_not_answered_everywhere_has_no_mean_yet() -> None:
     group = [one_judged(0, 0.25, 1.0), one_judged(0, 0.5, 3.0), one_judged(1, 0.25, 9.0)]
     assert regrets(group, "loss") == {0: 2.0}
     assert mean_regret(group, "loss").half is None
+
+
+def test_regrets_are_compared_over_all_limits_and_under_each() -> None:
+    group = [one_judged(0, 0.5, 1.0), one_judged(0, 0.75, 4.0), one_judged(0, 0.5, 3.0, strategy="random")]
+    assert regret_contests(group, "loss") == {
+        "mean regret (loss)": {"proxyless": {0: 2.5}, "random": {0: 3.0}},
+        f"regret on {DEVICE} at 50% (loss)": {"proxyless": {0: 1.0}, "random": {0: 3.0}},
+        f"regret on {DEVICE} at 75% (loss)": {"proxyless": {0: 4.0}},
+    }
 
 
 def test_an_interval_of_regret_is_as_wide_as_simulated_worlds_ask_for() -> None:
