@@ -3,6 +3,7 @@
 Source: PyTorch's DistributedDataParallel; ``torchrun --nproc-per-node N -m quadnas.cli train ...`` starts them.
 """
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed.nn  # before there is a process group: default arguments in it would keep that for ever
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -168,6 +170,8 @@ def joined() -> Iterator[Ranks]:
         ) from None
     finally:
         if distributed.is_initialized():
+            # networks in cycles hold the group, whose threads, if they outlive it, can abort the exit
+            gc.collect()
             distributed.destroy_process_group()
 
 

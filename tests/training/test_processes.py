@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,6 +170,47 @@ def test_what_cannot_be_shared_is_refused(trainer: Trainer, tmp_path: Path) -> N
     assert not run.exists()
     assert trainer.run("compare", odd) == [2, 2]
     assert "quadnas compare runs in one process" in trainer.said(0)
+
+
+PARTING = """
+import gc
+import os
+import torch
+from torch import nn
+from quadnas.training.distributed import joined
+
+def train(ranks):
+    network = ranks.parallel(nn.Linear(2, 1))
+    network(torch.ones(1, 2)).sum().backward()
+    network.cycle = [network]
+
+gc.disable()
+with joined() as ranks:
+    train(ranks)
+    assert ranks.world == 2
+print(*(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists threads as Linux has them")
+def test_no_thread_of_the_group_is_left_when_it_has_parted() -> None:
+    """One that still runs when the interpreter ends can abort it (exit -6), and torchrun then ends the others."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        said = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "TORCHELASTIC_RUN_ID": "test"}
+        said |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **{key: str(said[key]) for key in said}}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", PARTING], env=environment, stdout=subprocess.PIPE, text=True
+            )
+        )
+    left = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all("python" in threads and "gloo" not in threads for threads in left), left
 
 
 def test_torchrun(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
